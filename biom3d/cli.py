@@ -1,0 +1,106 @@
+"""The `biom3d` command and what every step's command line shares: arguments -> one call -> exit code.
+
+Exit codes of the step contract: 0 done, 2 something in your input or options, 1 anything else.
+Importing this module loads no torch, no image library: `--help` answers at once.
+"""
+
+import argparse
+import importlib
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+from biom3d import __version__
+from biom3d.errors import Biom3dError
+from biom3d.events import Reporter
+
+COMMANDS = {
+    "check": ("biom3d.check", "look at a data set and say what is wrong with it, before any work"),
+    "plan": ("biom3d.plan", "show or explain how a model will be configured for a data set"),
+    "preprocess": ("biom3d.preprocess", "normalise a data set and plan the training"),
+    "train": ("biom3d.train", "train a model on preprocessed data, resume it, or fine-tune another"),
+    "preprocess_train": ("biom3d.preprocess_train", "preprocess, then train, in one go"),
+    "pred": ("biom3d.pred", "segment images with a trained model (or several)"),
+    "eval": ("biom3d.eval", "compare predictions with the truth: Dice, IoU, HD95"),
+    "export": ("biom3d.export", "write results as OME-TIFF and OME-Zarr; pack a model as one file"),
+    "report": ("biom3d.report", "draw learning curves and overlays, collect metrics"),
+    "synth": ("biom3d.synth", "make synthetic 3D cells with exact truth, for tests and tutorials"),
+    "demo": ("biom3d.demo", "fetch the real demo data set"),
+}
+
+Step = Callable[[argparse.Namespace, Reporter], None]
+
+
+def step_parser(step: str, description: str) -> argparse.ArgumentParser:
+    """Return the parser every step starts from: its name, what it does, and `--events`."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m biom3d.{step}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--events", metavar="FILE", help="append one JSON line per event to FILE (for programs that watch)"
+    )
+    return parser
+
+
+def run_step(step: str, parser: argparse.ArgumentParser, execute: Step, argv: Sequence[str] | None) -> int:
+    """Parse `argv`, call `execute(args, report)`, and turn what happens into the contract's exit code."""
+    args = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, _stop_like_ctrl_c)
+    try:
+        report = Reporter(step, args.events)
+    except Biom3dError as error:
+        print(f"{step}: error: {error}", file=sys.stderr)
+        return error.exit_code
+    try:
+        execute(args, report)
+    except Biom3dError as error:
+        report.info(f"error: {error}")
+        report.event("error", message=str(error), exit_code=error.exit_code)
+        return error.exit_code
+    except KeyboardInterrupt:
+        report.info("stopped; finished parts are kept, run the same command again to go on")
+        report.event("stopped")
+        return 130
+    except MemoryError as error:
+        report.info(f"error: out of memory ({error}); close other programs or use a machine with more memory")
+        report.event("error", message="out of memory", exit_code=1)
+        return 1
+    finally:
+        report.close()
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `biom3d COMMAND ...`, the umbrella over the steps."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv and argv[0] in COMMANDS:
+        module = importlib.import_module(COMMANDS[argv[0]][0])
+        return int(module.main(argv[1:]))
+    parser = _umbrella_parser()
+    parser.parse_args(argv)
+    parser.print_help()
+    return 0
+
+
+def _umbrella_parser() -> argparse.ArgumentParser:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
+    parser = argparse.ArgumentParser(
+        prog="biom3d",
+        usage="biom3d COMMAND [options]",
+        description="Segment 3D images: train on a few outlined volumes, then predict on many.",
+        epilog="commands:\n"
+        + "\n".join(lines)
+        + "\n\n`biom3d COMMAND --help` explains one command. "
+        + "For many data sets at once use the workflow: see README.md.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"biom3d {__version__}")
+    parser.add_argument("command", nargs="?", choices=sorted(COMMANDS), metavar="COMMAND", help="see below")
+    return parser
+
+
+def _stop_like_ctrl_c(*_: object) -> None:
+    raise KeyboardInterrupt

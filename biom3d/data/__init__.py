@@ -1,0 +1,1 @@
+"""Normalise, resample, cut patches, augment."""

@@ -1,0 +1,54 @@
+"""Which volume is validated in which fold; written as `folds.csv` in the format of Biom3d."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from biom3d.errors import DataError
+from biom3d.files import write_text
+
+SINGLE_MODEL_PARTS = 5  # with one fold, a fifth of the volumes is kept for validation
+
+
+def assign_folds(names: Sequence[str], folds: int, seed: int) -> dict[str, int]:
+    """Return name -> fold, as even as possible, the same for the same names, folds and seed.
+
+    `folds` = 1 makes one model: a fifth of the volumes (at least one) gets fold 0, the rest fold 1.
+    """
+    order = np.random.default_rng(seed).permutation(len(names))
+    if folds == 1:
+        held = max(1, len(names) // SINGLE_MODEL_PARTS)
+        return {names[i]: 0 if rank < held else 1 for rank, i in enumerate(order)}
+    return {names[i]: int(rank % folds) for rank, i in enumerate(order)}
+
+
+def write_folds(path: Path, folds: dict[str, int]) -> None:
+    """Write `folds.csv`: filename, hold_out (always 0), fold."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["filename", "hold_out", "fold"])
+    rows.writerows([name, 0, fold] for name, fold in sorted(folds.items()))
+    write_text(path, text.getvalue())
+
+
+def read_split(path: Path, fold: int) -> tuple[list[str], list[str]]:
+    """Return the file names for training and for validation of one fold."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        table = {row["filename"]: int(row["fold"]) for row in rows if int(row.get("hold_out") or 0) == 0}
+    except OSError as error:
+        raise DataError(
+            f"cannot read '{path}': {error.strerror}; run preprocess first, or give its folder with --data_dir"
+        ) from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"'{path}' is no folds table; wanted columns filename, hold_out, fold") from error
+    training = [name for name, f in table.items() if f != fold]
+    validation = [name for name, f in table.items() if f == fold]
+    if not validation or not training:
+        known = sorted(set(table.values()))
+        raise DataError(f"'{path}' has no volumes for fold {fold}; its folds are {known}")
+    return training, validation

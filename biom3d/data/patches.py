@@ -1,0 +1,127 @@
+"""Random patches for training and the grid of patches for prediction."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from biom3d.config import Triple
+from biom3d.errors import DataError
+
+
+@dataclass(frozen=True)
+class Case:
+    """One preprocessed volume, memory-mapped.
+
+    Attributes:
+        image: (c, z, y, x) float32. mask: (z, y, x) integer labels.
+        foreground: class -> voxels (n, 3) as z, y, x; classes that are absent are left out.
+    """
+
+    name: str
+    image: np.ndarray
+    mask: np.ndarray
+    foreground: dict[int, np.ndarray]
+
+
+def load_case(images: Path, masks: Path, foreground: Path, filename: str) -> Case:
+    """Open one preprocessed case by its file name in `folds.csv`."""
+    stem = filename.removesuffix(".npy")
+    try:
+        image = np.load(images / filename, mmap_mode="r", allow_pickle=False)
+        mask = np.load(masks / filename, mmap_mode="r", allow_pickle=False)
+        with np.load(foreground / f"{stem}.npz", allow_pickle=False) as archive:
+            voxels = {int(key): archive[key] for key in archive.files}
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(
+            f"preprocessed case '{filename}' cannot be read in '{images.parent}': {error}; run preprocess again"
+        ) from error
+    return Case(stem, image, mask[0] if mask.ndim == 4 else mask, voxels)
+
+
+def choose_start(case: Case, patch: Sequence[int], foreground: bool, rng: np.random.Generator) -> tuple[int, int, int]:
+    """Draw the first voxel (z, y, x) of a patch that lies inside the volume wherever it fits.
+
+    With `foreground` a voxel of a random class of the case lies in the middle third of the patch where the
+    borders allow; classes are drawn with equal chance, so that rare ones are seen.
+    """
+    shape = case.mask.shape
+    if foreground and case.foreground:
+        classes = sorted(case.foreground)
+        voxels = case.foreground[classes[rng.integers(len(classes))]]
+        voxel = voxels[rng.integers(len(voxels))]
+        third = [max(1, p // 3) for p in patch]
+        start = [
+            int(v) - p // 2 + int(rng.integers(-(t // 2), t // 2 + 1))
+            for v, p, t in zip(voxel, patch, third, strict=True)
+        ]
+    else:
+        start = [int(rng.integers(0, max(1, n - p + 1))) for n, p in zip(shape, patch, strict=True)]
+    z, y, x = (-((p - n) // 2) if n < p else min(max(s, 0), n - p) for s, n, p in zip(start, shape, patch, strict=True))
+    return z, y, x
+
+
+def crop(array: np.ndarray, start: Sequence[int], size: Sequence[int]) -> np.ndarray:
+    """Return the last three axes of `array` from `start`, `size` voxels long; outside the volume is 0."""
+    shape = array.shape[-3:]
+    begin = [max(s, 0) for s in start]
+    end = [min(s + n, full) for s, n, full in zip(start, size, shape, strict=True)]
+    inside: tuple[Any, ...] = (..., *(slice(b, max(b, e)) for b, e in zip(begin, end, strict=True)))
+    if begin == list(start) and all(e - b == n for b, e, n in zip(begin, end, size, strict=True)):
+        return np.asarray(array[inside])
+    out = np.zeros([*array.shape[:-3], *size], array.dtype)
+    place: tuple[Any, ...] = tuple(slice(b - s, max(b, e) - s) for b, e, s in zip(begin, end, start, strict=True))
+    out[(..., *place)] = array[inside]
+    return out
+
+
+def sample_batch(
+    cases: Sequence[Case],
+    patch: Triple,
+    margin: Triple,
+    batch_size: int,
+    foreground_rate: float,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a batch: images (b, c, z, y, x) float32 and masks (b, z, y, x) int16, each `patch` + 2 x `margin`.
+
+    The last round(batch_size x foreground_rate) patches hold an object for sure.
+    """
+    size = [p + 2 * m for p, m in zip(patch, margin, strict=True)]
+    images, masks = [], []
+    for i in range(batch_size):
+        case = cases[int(rng.integers(len(cases)))]
+        sure = i >= batch_size - round(batch_size * foreground_rate)
+        start = choose_start(case, patch, sure, rng)
+        outer = [s - m for s, m in zip(start, margin, strict=True)]
+        images.append(crop(case.image, outer, size))
+        masks.append(crop(case.mask, outer, size).astype(np.int16))
+    return np.stack(images), np.stack(masks)
+
+
+def window_starts(length: int, patch: int, overlap: float = 0.5) -> list[int]:
+    """Return where windows of `patch` voxels start so that they cover `length` with at least `overlap`.
+
+    The windows are shifted evenly and stay inside; an axis no longer than the patch has one window.
+    """
+    if length <= patch:
+        return [0]
+    steps = int(np.ceil((length - patch) / (patch * (1 - overlap))))
+    return [round(i * (length - patch) / steps) for i in range(steps + 1)]
+
+
+def sample_foreground(
+    labels: np.ndarray, num_classes: int, rng: np.random.Generator, limit: int = 10_000
+) -> dict[int, np.ndarray]:
+    """Return class -> up to `limit` of its voxels (n, 3) int32 as z, y, x; absent classes are left out."""
+    flat = labels.ravel()
+    found = {}
+    for value in range(1, num_classes + 1):
+        where = np.flatnonzero(flat == value)
+        if len(where) > limit:
+            where = rng.choice(where, limit, replace=False)
+        if len(where):
+            found[value] = np.stack(np.unravel_index(where, labels.shape), axis=1).astype(np.int32)
+    return found

@@ -1,0 +1,310 @@
+"""Which format a path has, and the public functions over all formats; errors are translated here, once."""
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol, cast
+
+import numpy as np
+
+from biom3d.errors import Biom3dError, DataError, OutputError
+from biom3d.files import atomic_path
+from biom3d.io.axes import native_dtype
+from biom3d.io.volume import Header, LazyVolume, Volume
+
+# Suffix -> module of this folder; a suffix that ends another comes after it.
+_MODULES = {
+    ".ome.tiff": "tiff",
+    ".ome.tif": "tiff",
+    ".tiff": "tiff",
+    ".tif": "tiff",
+    ".nii.gz": "nifti",
+    ".nii": "nifti",
+    ".npy": "numpy_file",
+    ".hdf5": "hdf5",
+    ".h5": "hdf5",
+    ".ome.zarr": "ome_zarr",
+    ".zarr": "ome_zarr",
+}
+SUFFIXES = tuple(_MODULES)
+_NAMES = {
+    "tiff": "TIFF",
+    "nifti": "NIfTI",
+    "numpy_file": "NumPy .npy",
+    "hdf5": "HDF5",
+    "ome_zarr": "OME-Zarr",
+}
+_MAGIC = {  # first bytes -> what such a file is, to say what a wrongly named file holds
+    b"II*\0": "a TIFF file",
+    b"MM\0*": "a TIFF file",
+    b"II+\0": "a TIFF file",
+    b"MM\0+": "a TIFF file",
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"\x1f\x8b": "a gzip file",
+    b"PK\x03\x04": "a zip file",
+    b"\x89HDF": "an HDF5 file",
+    b"\x93NUMPY": "a NumPy file",
+    b"%PDF": "a PDF document",
+    b"\\\x01\0\0": "a NIfTI file",
+}
+
+
+class Format(Protocol):
+    """What the module of a format offers."""
+
+    def open_volume(self, path: Path) -> LazyVolume:
+        """Open `path` lazily; may raise anything, which is translated here."""
+
+    def write_volume(self, path: Path, array: np.ndarray, header: Header) -> None:
+        """Write an array (c, z, y, x) of `header.shape`, maybe a memory map, as `header.dtype`."""
+
+
+def open_volume(path: Path | str) -> LazyVolume:
+    """Open a volume without reading its voxels; use as a context manager.
+
+    `read(z0, z1)` returns the planes as a new array (c, z1 - z0, y, x).
+
+    Raises:
+        DataError: the file is missing, unreadable, damaged, of an unknown format, or its axes are unknowable.
+    """
+    path = Path(path)
+    module = _format_of(path)
+    with _reading(path, module):
+        _check_is_there(path)
+        lazy = cast(Format, importlib.import_module(f"biom3d.io.{module}")).open_volume(path)
+
+    def read(z0: int, z1: int) -> np.ndarray:
+        with _reading(path, module):
+            return lazy.read(z0, z1)
+
+    return replace(lazy, read=read)
+
+
+def read_header(path: Path | str) -> Header:
+    """Return what is known of a volume without reading its voxels; errors as `open_volume`."""
+    with open_volume(path) as lazy:
+        return lazy.header
+
+
+def read_volume(path: Path | str) -> Volume:
+    """Read a whole volume (c, z, y, x) into memory; errors as `open_volume`."""
+    with open_volume(path) as lazy:
+        return Volume(lazy.read(0, lazy.header.shape[1]), lazy.header)
+
+
+def read_labels(path: Path | str) -> Volume:
+    """Read a label volume (1, z, y, x) of integers; floats that hold whole numbers become integers.
+
+    Raises:
+        DataError: as `open_volume`; more than one channel; values that are not whole numbers.
+    """
+    volume = read_volume(path)
+    if volume.header.shape[0] != 1:
+        raise DataError(
+            f"'{path}': a label volume has one channel, this has {volume.header.shape[0]} "
+            f"(shape {volume.header.shape} as c, z, y, x); save the labels as one grey-value image"
+        )
+    if volume.header.dtype.kind != "f":
+        return volume
+    labels = _whole_numbers(volume.array, path)
+    return Volume(labels, replace(volume.header, dtype=labels.dtype))
+
+
+def write_volume(path: Path | str, array: np.ndarray, header: Header) -> None:
+    """Write an array (c, z, y, x) atomically, in the format of the suffix of `path`.
+
+    Axes order, spacing, unit and channel names of `header` are kept where the format can hold them; shape
+    and type are those of the array.
+
+    Raises:
+        DataError: the format cannot hold this array. OutputError: the file cannot be written.
+    """
+    _write(Path(path), array, replace(header, shape=_four(array.shape), dtype=native_dtype(array.dtype)))
+
+
+def write_labels(path: Path | str, labels: np.ndarray, header: Header) -> None:
+    """Write labels (z, y, x), integers, maybe a memory map, atomically; `header` is that of the image.
+
+    Spacing, unit, 2D-ness and orientation of the image are kept. 64-bit integers are stored in the smallest
+    type that holds them, since few programs read 64-bit labels; bool becomes uint8. Few planes are in memory
+    at a time.
+
+    Raises:
+        DataError, OutputError: as `write_volume`.
+    """
+    if labels.ndim != 3 or labels.dtype.kind not in "iub":
+        raise TypeError(f"labels must be a (z, y, x) array of integers, not {labels.dtype} {labels.shape}")
+    dtype = native_dtype(labels.dtype)
+    label_header = replace(
+        header,
+        shape=(1, *labels.shape),
+        dtype=_smallest_type(labels) if dtype.itemsize == 8 and labels.size else dtype,
+        axes=header.axes.replace("C", ""),
+        channel_names=(),
+        extra={**header.extra, "is_labels": True},
+    )
+    _write(Path(path), labels[np.newaxis], label_header)
+
+
+def list_volumes(folder_or_file: Path | str) -> list[Path]:
+    """Return the volumes of a folder, sorted by name; of a single volume, a list of that one.
+
+    Hidden files, sub-folders that are not .zarr, and files of other kinds are passed over.
+
+    Raises:
+        DataError: no such path, nothing to read there, or two files with one `volume_name`.
+    """
+    path = Path(folder_or_file)
+    with _reading(path, None):
+        if not path.exists():
+            raise DataError(f"'{path}': no such file or folder; check the path")
+        if not path.is_dir() or _is_zarr(path):
+            _format_of(path)
+            return [path]
+        entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+    volumes = [entry for entry in entries if _suffix(entry) and (_is_zarr(entry) or not entry.is_dir())]
+    if not volumes:
+        found = f"only {', '.join(repr(entry.name) for entry in entries[:5])}" if entries else "nothing"
+        raise DataError(f"'{path}': no image found there, {found}; wanted files that end in {_known()}")
+    _check_names(volumes)
+    return volumes
+
+
+def volume_name(path: Path | str) -> str:
+    """Return the base name without the suffix of its format: `a.v1.tif` -> `a.v1`, `x.nii.gz` -> `x`."""
+    path = Path(path)
+    return path.name[: len(path.name) - len(_suffix(path))]
+
+
+def _write(path: Path, array: np.ndarray, header: Header) -> None:
+    module = _format_of(path)
+    if 0 in array.shape:
+        raise DataError(f"'{path}': no voxels to write, shape {array.shape} as c, z, y, x")
+    with atomic_path(path) as temporary, _writing(path, module):
+        cast(Format, importlib.import_module(f"biom3d.io.{module}")).write_volume(temporary, array, header)
+
+
+def _suffix(path: Path) -> str:
+    name = path.name.lower()
+    return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
+
+
+def _is_zarr(path: Path) -> bool:
+    return path.is_dir() and _suffix(path) in (".ome.zarr", ".zarr")
+
+
+def _known() -> str:
+    return ", ".join(SUFFIXES)
+
+
+def _format_of(path: Path) -> str:
+    suffix = _suffix(path)
+    if not suffix:
+        raise DataError(f"'{path}': not a known image format; wanted a name that ends in {_known()}")
+    return _MODULES[suffix]
+
+
+def _check_is_there(path: Path) -> None:
+    if path.is_dir() and not _is_zarr(path):
+        raise DataError(f"'{path}': is a folder; wanted a file")
+    if path.is_file() and path.stat().st_size == 0:
+        raise DataError(f"'{path}': the file is empty (0 bytes); copy it again from its source")
+    if _is_zarr(path):
+        list(path.iterdir())  # a folder without read permission must not look like one without metadata
+
+
+def _check_names(volumes: list[Path]) -> None:
+    seen: dict[str, Path] = {}
+    for path in volumes:
+        other = seen.setdefault(volume_name(path), path)
+        if other is not path:
+            raise DataError(
+                f"'{path.parent}': '{other.name}' and '{path.name}' would both be called "
+                f"'{volume_name(path)}'; rename or remove one of them"
+            )
+
+
+@contextmanager
+def _reading(path: Path, module: str | None) -> Iterator[None]:
+    """Turn whatever a format's library raises into a `DataError` that names the file."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(_with_path(path, str(error))) from error
+    except (Biom3dError, MemoryError):
+        raise
+    except PermissionError as error:
+        raise DataError(f"'{path}': no permission to read it; ask its owner for read access") from error
+    except Exception as error:  # every library has its own exceptions, and damaged files find all of them
+        if not path.exists():
+            raise DataError(f"'{path}': no such file or folder; check the path") from error
+        wanted = f"a {_NAMES[module]} volume" if module else "a readable folder"
+        raise DataError(
+            f"'{path}': cannot be read as {wanted} ({_reason(error)}); found {_content(path)}; "
+            "if it opens elsewhere save it again, else copy it again from its source"
+        ) from error
+
+
+@contextmanager
+def _writing(path: Path, module: str) -> Iterator[None]:
+    """Turn what a format's library raises into our errors; `OSError` is left to `atomic_path`."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(_with_path(path, str(error))) from error
+    except (Biom3dError, OSError, MemoryError):
+        raise
+    except Exception as error:  # as above
+        raise OutputError(f"cannot write '{path}' as {_NAMES[module]}: {_reason(error)}") from error
+
+
+def _with_path(path: Path, message: str) -> str:
+    return message if message.startswith("'") else f"'{path}': {message}"
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{lines[0][:200]}" if lines else type(error).__name__
+
+
+def _content(path: Path) -> str:
+    """Say what a file holds, judged by its first bytes and its size."""
+    if path.is_dir():
+        return "a folder"
+    try:
+        with open(path, "rb") as file:
+            start = file.read(8)
+        size = path.stat().st_size
+    except OSError:
+        return "a file that cannot be opened"
+    kind = next((text for magic, text in _MAGIC.items() if start.startswith(magic)), "another kind of file")
+    return f"what begins like {kind}, {size} bytes"
+
+
+def _four(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    if len(shape) != 4:
+        raise TypeError(f"array must be (c, z, y, x), not of shape {shape}")
+    return (shape[0], shape[1], shape[2], shape[3])
+
+
+def _smallest_type(labels: np.ndarray) -> np.dtype:
+    low = min(int(plane.min()) for plane in labels)
+    high = max(int(plane.max()) for plane in labels)
+    return np.result_type(np.min_scalar_type(low), np.min_scalar_type(high))
+
+
+def _whole_numbers(array: np.ndarray, path: Path | str) -> np.ndarray:
+    """Return floats that hold whole numbers as the smallest integers; plane by plane, to spare memory."""
+    for z, plane in enumerate(array[0]):
+        wrong = plane != np.rint(plane)  # NaN differs from itself; infinity is caught below
+        wrong |= np.isinf(plane)
+        if wrong.any():
+            y, x = (int(i) for i in np.argwhere(wrong)[0])
+            raise DataError(
+                f"'{path}': labels must be whole numbers, found {plane[y, x]} at z={z}, y={y}, x={x} "
+                f"(file type {array.dtype}); save the labels as integers"
+            )
+    return array.astype(_smallest_type(array[0]))

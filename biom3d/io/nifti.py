@@ -1,0 +1,137 @@
+"""NIfTI .nii and .nii.gz: stored as x, y, z, channel; spacing in the header's unit; affine kept."""
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+
+from biom3d.errors import DataError
+from biom3d.io.axes import (
+    Layout,
+    from_czyx,
+    native_dtype,
+    plain_order,
+    plan_layout,
+    slice_reader,
+    stored_axes,
+)
+from biom3d.io.units import spacing_in_um, spacing_in_unit
+from biom3d.io.volume import Header, LazyVolume, Spacing
+
+_UNIT_NAMES = {"µm": "micron", "mm": "mm", "m": "meter"}  # all that NIfTI knows
+_UNITS = {name: unit for unit, name in _UNIT_NAMES.items()}
+
+
+def open_volume(path: Path) -> LazyVolume:
+    """Open `path` lazily. The fourth axis is taken as channels, as most segmentation data sets mean it."""
+    # Opened here, so that slabs of a .nii.gz go on from where the last one ended, and its checksum is read.
+    file = gzip.open(path) if path.name.lower().endswith(".gz") else None  # noqa: SIM115
+    try:
+        image = _load(path, file)
+        source = _Reversed(image.dataobj)
+        layout = _layout(source.shape)
+        unit, spacing = _spacing(image.header)
+    except BaseException:
+        if file:
+            file.close()
+        raise
+    header = Header(layout.shape, source.dtype, layout.axes, spacing, unit=unit, extra=_orientation(image))
+    read = slice_reader(source, layout, source.dtype)
+    return LazyVolume(header, _checked(read, file, layout.shape[1]), file.close if file else lambda: None)
+
+
+def write_volume(path: Path, array: np.ndarray, header: Header) -> None:
+    """Write an array (c, z, y, x) as x, y, z[, c], with the affine of the image where it has one."""
+    dtype = np.dtype(np.float32) if header.dtype == np.float16 else header.dtype  # NIfTI has no float16
+    axes = plain_order(stored_axes(header.axes, header.shape)).replace("CY", "CZY")  # z always comes before c
+    stored = np.asarray(from_czyx(array, axes).transpose(), dtype)
+    unit = header.unit if header.unit in _UNIT_NAMES else "mm"
+    affine = _affine(header, unit)
+    image = nibabel.Nifti1Image(stored, affine, dtype=dtype)  # 64-bit integers ask for an explicit type
+    image.header.set_xyzt_units(_UNIT_NAMES[unit] if header.spacing_um else "unknown")
+    image.set_sform(affine, int(header.extra.get("sform_code", 1)))
+    image.set_qform(affine, int(header.extra.get("qform_code", 1)))
+    nibabel.save(image, path)
+
+
+def _load(path: Path, file: gzip.GzipFile | None) -> Any:
+    """Return the image of a plain (memory-mapped) or an opened, compressed file."""
+    if file is None:
+        image: Any = nibabel.load(path)
+        if not isinstance(image, nibabel.Nifti1Image):
+            raise DataError("is not a NIfTI file")
+        return image
+    version_2 = 540 in (int.from_bytes(start := file.read(4), "little"), int.from_bytes(start, "big"))
+    file.seek(0)
+    return (nibabel.Nifti2Image if version_2 else nibabel.Nifti1Image).from_stream(file)
+
+
+def _checked(
+    read: Callable[[int, int], np.ndarray], file: gzip.GzipFile | None, depth: int
+) -> Callable[[int, int], np.ndarray]:
+    """Return `read`, which after the last plane also reads the checksum at the end of a compressed file."""
+
+    def read_and_check(z0: int, z1: int) -> np.ndarray:
+        block = read(z0, z1)
+        while file and z1 == depth and file.read(1 << 20):
+            pass
+        return block
+
+    return read_and_check
+
+
+class _Reversed:
+    """The voxels of a NIfTI file seen as (c, z, y, x), and scaled values as float32."""
+
+    def __init__(self, proxy: Any) -> None:
+        self._proxy = proxy
+        self.shape = tuple(reversed(proxy.shape))
+        self.dtype = native_dtype(proxy.dtype)
+        if (proxy.slope, proxy.inter) != (1, 0):
+            # nibabel scales to float64; float32 holds what 8 and 16 bit integers can say.
+            self.dtype = np.result_type(self.dtype, np.float32)
+
+    def __getitem__(self, index: tuple[int | slice, ...]) -> np.ndarray:
+        return np.asarray(self._proxy[index[::-1]]).transpose()
+
+
+def _layout(shape: tuple[int, ...]) -> Layout:
+    """Name the dimensions of `shape`, which is stored order reversed: (vector, time, z, y, x)."""
+    if len(shape) == 5 and shape[1] == 1:
+        return plan_layout(shape, "CTZYX")
+    if len(shape) > 5:
+        return plan_layout(shape, "Q" * (len(shape) - 4) + "CZYX")
+    return plan_layout(shape, "QCZYX"[-len(shape) :])
+
+
+def _spacing(header: Any) -> tuple[str, Spacing | None]:
+    """Return unit and voxel size in µm; a file that names no unit means mm, as all its readers do."""
+    unit = _UNITS.get(header.get_xyzt_units()[0], "mm")
+    # 7 digits are what the float32 of the header holds: 0.26, not 0.25999999046.
+    zooms = [float(f"{zoom:.7g}") for zoom in header.get_zooms()[:3]]
+    z = zooms[2] if len(zooms) == 3 else 1.0
+    return unit, spacing_in_um(z, zooms[1], zooms[0], unit)
+
+
+def _orientation(image: Any) -> dict[str, Any]:
+    return {
+        "affine": image.affine.tolist(),
+        "sform_code": int(image.header["sform_code"]),
+        "qform_code": int(image.header["qform_code"]),
+    }
+
+
+def _affine(header: Header, unit: str) -> np.ndarray:
+    """Return the affine of the image, scaled where the spacing was overridden; else a diagonal one."""
+    z, y, x = spacing_in_unit(header.spacing_um, unit) if header.spacing_um else (1.0, 1.0, 1.0)
+    if "affine" not in header.extra:
+        return np.diag([x, y, z, 1.0])
+    affine = np.array(header.extra["affine"], dtype=float)
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    wanted = np.array([x, y, z])
+    if header.spacing_um and sizes.all() and not np.allclose(sizes, wanted, rtol=1e-4):
+        affine[:3, :3] *= wanted / sizes
+    return affine

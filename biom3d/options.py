@@ -1,0 +1,131 @@
+"""Command-line options that several steps share, and how they become dataclasses."""
+
+import argparse
+import dataclasses
+from typing import Any
+
+from biom3d.config import Plan, PlanRequest, SpacingUm
+from biom3d.errors import ConfigError
+
+IS_TRUE = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+_DEFAULTS = PlanRequest()
+
+
+def add_data_options(parser: argparse.ArgumentParser, masks_required: bool = False) -> None:
+    """Add the folders of a data set and its voxel spacing."""
+    parser.add_argument(
+        "--img_path",
+        "--img_dir",
+        nargs="+",
+        required=True,
+        metavar="DIR",
+        help="folder(s) of images, or image files",
+    )
+    parser.add_argument(
+        "--msk_path",
+        "--msk_dir",
+        nargs="+",
+        required=masks_required,
+        metavar="DIR",
+        help="folder(s) of label volumes: 0 is background, 1..N are the classes; same names as the images",
+    )
+    parser.add_argument(
+        "--instances", action="store_true", help="labels number single objects: all of them become class 1"
+    )
+    add_spacing_option(parser)
+
+
+def add_spacing_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--spacing Z Y X`."""
+    parser.add_argument(
+        "--spacing",
+        nargs=3,
+        type=float,
+        metavar=("Z", "Y", "X"),
+        help="voxel spacing in µm where files do not tell",
+    )
+
+
+def spacing_from(args: argparse.Namespace) -> SpacingUm | None:
+    """Return the spacing (z, y, x) in µm that was given, or None; ConfigError unless positive."""
+    if args.spacing is None:
+        return None
+    z, y, x = args.spacing
+    if min(z, y, x) <= 0:
+        raise ConfigError(f"--spacing {z} {y} {x}: wanted three values above 0, in µm")
+    return z, y, x
+
+
+def add_request_options(parser: argparse.ArgumentParser) -> None:
+    """Add what a user may ask of a plan; every default is that of `PlanRequest`."""
+
+    def add(name: str, text: str, **more: Any) -> None:
+        default = getattr(_DEFAULTS, name)
+        shown = "chosen from data and machine" if default is None else default
+        flag = f"--{name.removesuffix('_gb')}"
+        parser.add_argument(flag, dest=name, help=f"{text} (default: {shown})", **more)
+
+    triple: dict[str, Any] = {"nargs": 3, "type": int, "metavar": ("Z", "Y", "X")}
+    add("num_classes", "classes of objects, the background not counted", type=int, metavar="N")
+    add("folds", "models of the cross-validation; 1 trains a single one", type=int, metavar="K")
+    add("num_epochs", "epochs of the training", type=int, metavar="N")
+    add("num_steps", "training batches an epoch", type=int, metavar="N")
+    add("max_dim", "a patch has at most max_dim^3 voxels", type=int, metavar="N")
+    add("memory_target_gb", "memory of the device that will train", type=float, metavar="GB")
+    add("patch_size", "patch in voxels", **triple)
+    add("batch_size", "patches a batch", type=int, metavar="N")
+    add("width", "features of the first stage of the network", type=int, metavar="N")
+    add("optimizer", "optimiser", choices=["sgd", "adamw"])
+    add("learning_rate", "learning rate of the first epoch", type=float, metavar="RATE")
+    add("seed", "seed of all random numbers", type=int, metavar="N")
+    parser.add_argument(
+        "--ct_norm",
+        action="store_true",
+        default=None,
+        help="scale all volumes alike, for calibrated intensities such as CT (default: each by itself)",
+    )
+    parser.add_argument(
+        "--is_2d",
+        type=_true_or_false,
+        metavar="True|False",
+        help="2D images are expected (default: found out)",
+    )
+    parser.add_argument(
+        "--base_config", metavar="PLAN", help="a plan to use as it is; options given beside it change it"
+    )
+
+
+def request_from(args: argparse.Namespace) -> PlanRequest:
+    """Return what was asked for; options that were not given keep the default."""
+    return dataclasses.replace(_DEFAULTS, **given_options(args))
+
+
+def given_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of `PlanRequest` that were given; ConfigError where a value cannot be."""
+    names = [field.name for field in dataclasses.fields(PlanRequest)]
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    for name in ("num_classes", "folds", "num_epochs", "num_steps", "batch_size", "width", "max_dim"):
+        if given.get(name, 1) < 1:
+            raise ConfigError(f"--{name} {given[name]}: wanted at least 1")
+    for name in ("memory_target_gb", "learning_rate"):
+        if given.get(name, 1) <= 0:
+            raise ConfigError(f"--{name} {given[name]}: wanted more than 0")
+    if "patch_size" in given:
+        given["patch_size"] = tuple(given["patch_size"])
+        if min(given["patch_size"]) < 1:
+            raise ConfigError(f"--patch_size {list(given['patch_size'])}: wanted three values above 0")
+    return given
+
+
+def changed_plan(plan: Plan, args: argparse.Namespace) -> Plan:
+    """Return `plan` with the options that were given beside it."""
+    fields = {field.name for field in dataclasses.fields(Plan)}
+    given = {key: value for key, value in given_options(args).items() if key in fields and key != "is_2d"}
+    return dataclasses.replace(plan, **given)
+
+
+def _true_or_false(text: str) -> bool:
+    try:
+        return IS_TRUE[text.lower()]
+    except KeyError:
+        raise argparse.ArgumentTypeError(f"got '{text}'; wanted True or False") from None

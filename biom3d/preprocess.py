@@ -1,0 +1,273 @@
+"""`python -m biom3d.preprocess`: a data set -> normalised arrays, folds and a plan for the training."""
+
+import argparse
+import dataclasses
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from biom3d.cli import run_step, step_parser
+from biom3d.config import DataPaths, Plan, SpacingUm, load_plan, save_plan
+from biom3d.errors import ConfigError, DataError
+from biom3d.events import Reporter
+from biom3d.files import atomic_path
+from biom3d.options import add_data_options, add_request_options, changed_plan, request_from, spacing_from
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from biom3d.data.dataset import CaseFiles
+
+DESCRIPTION = """Normalise a data set and plan the training.
+
+  biom3d preprocess --img_path images/ --msk_path masks/ --num_classes 1 --desc nuclei
+
+writes images_out/, masks_out/, fg_out/ and folds.csv beside the data and the plan into configs/; then run
+  biom3d train --config configs/<time>-nuclei.yaml"""
+MIN_BLOCK = 8  # voxels of a block's longest axis; shorter blocks would be mostly padding
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where preprocess writes: arrays, folds and the plan."""
+
+    data: DataPaths
+    plan: Path
+    folder: Path | None  # the one folder that holds `data`, where it is one
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line: the options of Biom3d 0.1.2 and explicit paths."""
+    parser = step_parser("preprocess", DESCRIPTION)
+    add_data_options(parser, masks_required=True)
+    add_request_options(parser)
+    parser.add_argument("--desc", default="unet_default", metavar="NAME", help="name of the model")
+    parser.add_argument("--out_dir", metavar="DIR", help="write images/, masks/, foreground/ and folds.csv into DIR")
+    parser.add_argument(
+        "--plan_out", metavar="FILE", help="write the plan here (default: <config_dir>/<time>-<NAME>.yaml)"
+    )
+    parser.add_argument("--img_outpath", "--img_outdir", metavar="DIR", help="default: <img_path>_out")
+    parser.add_argument("--msk_outpath", "--msk_outdir", metavar="DIR", help="default: <msk_path>_out")
+    parser.add_argument("--config_dir", default="configs/", metavar="DIR", help="folder for plans (default: configs/)")
+    parser.add_argument("--remote", action="store_true", help="print the five lines that Biom3d's remote client reads")
+    parser.add_argument("--logs_dir", help=argparse.SUPPRESS)
+    parser.add_argument("--num_workers", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--debug", action="store_true", help=argparse.SUPPRESS)
+    for flag in ("use_tif", "use_one_hot", "remove_bg", "no_auto_config", "skip_preprocessing"):
+        parser.add_argument(f"--{flag}", action="store_true", help=argparse.SUPPRESS)
+    return parser
+
+
+def execute(args: argparse.Namespace, report: Reporter) -> None:
+    """Preprocess as the options ask."""
+    _refuse_missing_features(args)
+    plan, outputs = preprocess(args, report)
+    if args.remote:
+        rows = (plan.batch_size, plan.patch_size, list(plan.patch_size), plan.num_pools)
+        for value in rows:
+            print(value if isinstance(value, int | list) else f"[{' '.join(map(str, value))}]")
+    print(outputs.plan)
+
+
+def preprocess(args: argparse.Namespace, report: Reporter) -> tuple[Plan, Outputs]:
+    """Write arrays, folds and plan; return the plan and where all lies."""
+    from biom3d.data.dataset import find_cases
+    from biom3d.data.folds import assign_folds, write_folds
+
+    started = time.monotonic()
+    spacing = spacing_from(args)
+    cases = find_cases(args.img_path, args.msk_path)
+    plan = make_plan_for(args, cases, spacing, report)
+    outputs = _choose_outputs(args, plan.desc)
+    plan = dataclasses.replace(plan, data=outputs.data)
+    pieces = _pieces_per_case(len(cases), plan.folds)
+    if pieces > 1:
+        report.warn(
+            f"{len(cases)} volume(s) for {plan.folds} fold(s): each is cut into {pieces} blocks, so validation sees "
+            "other parts of the same volumes; its Dice will flatter"
+        )
+    with ExitStack() as stack:
+        folders = _open_outputs(stack, outputs)
+        names, voxels, problems = [], [], []
+        for case in report.track(cases, "volumes", unit="volume"):
+            try:
+                written, counts = _preprocess_case(case, plan, args, spacing, pieces, folders, report)
+            except DataError as error:
+                problems.append(str(error))
+                continue
+            names += written
+            voxels.append(counts)
+        _raise_all(problems, len(cases))
+        write_folds(Path(folders.folds), assign_folds(names, plan.folds, plan.seed))
+    facts = plan.fingerprint
+    if facts is not None:
+        totals = tuple(int(sum(column)) for column in zip(*voxels, strict=True))
+        plan = dataclasses.replace(plan, fingerprint=dataclasses.replace(facts, class_voxels=totals))
+    save_plan(plan, outputs.plan)
+    seconds = time.monotonic() - started
+    report.info(f"{len(cases)} volumes in {seconds:.1f} s; plan '{outputs.plan}'")
+    report.event("done", volumes=len(cases), plan=str(outputs.plan), seconds=round(seconds, 3))
+    return plan, outputs
+
+
+def make_plan_for(
+    args: argparse.Namespace, cases: Sequence["CaseFiles"], spacing: SpacingUm | None, report: Reporter
+) -> Plan:
+    """Return the plan for the cases: a new one, or that of `--base_config` with what the data say."""
+    from biom3d.data.dataset import read_headers
+    from biom3d.planning.fingerprint import make_fingerprint
+    from biom3d.planning.machine import describe_machine
+    from biom3d.planning.plan import make_plan
+
+    headers = read_headers(cases)
+    shapes = [header.shape for header in headers]
+    spacings = [spacing or header.spacing_um for header in headers]
+    request = request_from(args)
+    samples = _sample_intensities(cases, args, report) if request.ct_norm else []
+    facts = make_fingerprint(shapes, spacings, headers[0].is_2d, samples=samples)
+    if args.base_config is None:
+        return make_plan(args.desc, facts, request, describe_machine())
+    plan = dataclasses.replace(changed_plan(load_plan(args.base_config), args), desc=args.desc, fingerprint=facts)
+    if (plan.num_channels, plan.is_2d) != (facts.num_channels, facts.is_2d):
+        raise ConfigError(
+            f"{args.base_config}: made for {plan.num_channels} channel(s){', 2D' if plan.is_2d else ''}, the data have "
+            f"{facts.num_channels}{', 2D' if facts.is_2d else ''}; use another plan"
+        )
+    return plan
+
+
+def _preprocess_case(
+    case: "CaseFiles",
+    plan: Plan,
+    args: argparse.Namespace,
+    spacing: SpacingUm | None,
+    pieces: int,
+    folders: DataPaths,
+    report: Reporter,
+) -> tuple[list[str], "np.ndarray"]:
+    """Check, normalise, resample and write one case; return file names and voxels per class."""
+    import numpy as np
+
+    from biom3d.data.dataset import read_case
+    from biom3d.data.normalise import choose_scaling
+    from biom3d.data.resample import resample, resample_labels, target_shape
+
+    loaded = read_case(case, plan.num_classes, args.instances, report)
+    image, labels = loaded.image, loaded.labels
+    scaled = choose_scaling(plan.normalisation, [image], plan.num_channels).apply(image)
+    shape = target_shape(labels.shape, spacing or loaded.spacing_um, plan.spacing_um)
+    scaled, labels = resample(scaled, shape), resample_labels(labels, shape)
+    counts = np.bincount(labels.ravel(), minlength=plan.num_classes + 1)
+    names = []
+    for number, block in enumerate(_blocks(shape, pieces), start=1):
+        name = case.name if pieces == 1 else f"{case.name}_block{number}"
+        _write_case(folders, name, scaled[(slice(None), *block)], labels[block], plan)
+        names.append(f"{name}.npy")
+    return names, counts
+
+
+def _write_case(folders: DataPaths, name: str, image: "np.ndarray", labels: "np.ndarray", plan: Plan) -> None:
+    """Write image (c, z, y, x) float32, mask (1, z, y, x) and the voxels of each class."""
+    import numpy as np
+
+    from biom3d.data.patches import sample_foreground
+
+    np.save(Path(folders.images) / f"{name}.npy", image)
+    np.save(Path(folders.masks) / f"{name}.npy", labels[None])
+    rng = np.random.default_rng(plan.seed)
+    voxels = sample_foreground(labels, plan.num_classes, rng)
+    np.savez(Path(folders.foreground) / f"{name}.npz", **{str(c): v for c, v in voxels.items()})  # type: ignore[arg-type]
+
+
+def _blocks(shape: Sequence[int], pieces: int) -> list[tuple[slice, ...]]:
+    """Cut a volume into `pieces` blocks along its longest axis."""
+    axis = max(range(3), key=lambda a: shape[a])
+    edges = [round(i * shape[axis] / pieces) for i in range(pieces + 1)]
+    if pieces > 1 and shape[axis] < pieces * MIN_BLOCK:
+        raise DataError(
+            f"a volume of {tuple(shape)} voxels is too small to be cut into {pieces} blocks; "
+            "add volumes or ask for fewer --folds"
+        )
+    whole = [slice(None)] * 3
+    return [tuple([*whole[:axis], slice(a, b), *whole[axis + 1 :]]) for a, b in zip(edges, edges[1:], strict=False)]
+
+
+def _pieces_per_case(num_cases: int, folds: int) -> int:
+    """Return into how many blocks each volume is cut so that every fold has a volume and another to train on."""
+    return -(-max(folds, 2) // num_cases)
+
+
+def _sample_intensities(cases: Sequence["CaseFiles"], args: argparse.Namespace, report: Reporter) -> list["np.ndarray"]:
+    """Sample object voxels of all cases, for `--ct_norm`."""
+    import numpy as np
+
+    from biom3d.data.dataset import read_case
+    from biom3d.planning.fingerprint import sample_object_voxels
+
+    rng = np.random.default_rng(args.seed or 0)
+    samples = []
+    for case in report.track(cases, "intensities", unit="volume"):
+        loaded = read_case(case, args.num_classes or 1, args.instances, report)
+        samples.append(sample_object_voxels(loaded.image, loaded.labels, rng))
+    return samples
+
+
+def _choose_outputs(args: argparse.Namespace, desc: str) -> Outputs:
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    plan = Path(args.plan_out) if args.plan_out else Path(args.config_dir) / f"{stamp}-{desc}.yaml"
+    if args.out_dir is not None:
+        return Outputs(DataPaths.below(args.out_dir), plan, Path(args.out_dir))
+    images, masks = Path(args.img_path[0]), Path(args.msk_path[0])
+    data = DataPaths(
+        images=args.img_outpath or str(images.parent / f"{images.name}_out"),
+        masks=args.msk_outpath or str(masks.parent / f"{masks.name}_out"),
+        foreground=str(masks.parent / "fg_out"),
+        folds=str(images.parent / "folds.csv"),
+    )
+    return Outputs(data, plan, None)
+
+
+def _open_outputs(stack: ExitStack, outputs: Outputs) -> DataPaths:
+    """Return temporary places that get their final names together when all cases are written."""
+    data = outputs.data
+    if outputs.folder is not None:
+        made = DataPaths.below(stack.enter_context(atomic_path(outputs.folder)))
+    else:
+        images, masks, foreground = (
+            stack.enter_context(atomic_path(path)) for path in (data.images, data.masks, data.foreground)
+        )
+        made = DataPaths(str(images), str(masks), str(foreground), data.folds)
+    for folder in (made.images, made.masks, made.foreground):
+        Path(folder).mkdir(parents=True)
+    return made
+
+
+def _raise_all(problems: Sequence[str], total: int) -> None:
+    if len(problems) == 1:
+        raise DataError(problems[0])
+    if problems:
+        raise DataError("\n  ".join([f"{len(problems)} of {total} volumes cannot be used:", *problems]))
+
+
+def _refuse_missing_features(args: argparse.Namespace) -> None:
+    reasons = {
+        "use_one_hot": "masks stay label maps; leave it out",
+        "remove_bg": "masks stay label maps; leave it out",
+        "no_auto_config": "give --patch_size, --batch_size or --base_config instead",
+        "skip_preprocessing": "train reads preprocessed data by itself: give --data_dir to train",
+    }
+    for flag, reason in reasons.items():
+        if getattr(args, flag):
+            raise ConfigError(f"--{flag} is not offered: {reason}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the step; return its exit code."""
+    return run_step("preprocess", build_parser(), execute, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,235 @@
+"""`python -m biom3d.train`: train, resume or fine-tune a model."""
+
+import argparse
+import contextlib
+import dataclasses
+import fcntl
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from biom3d.cli import run_step, step_parser
+from biom3d.config import DataPaths, Plan, load_plan, save_plan
+from biom3d.errors import ConfigError, DataError
+from biom3d.events import Reporter, duration_text
+from biom3d.files import output_error, replace
+
+if TYPE_CHECKING:
+    from biom3d.data.patches import Case
+
+DESCRIPTION = """Train a model on preprocessed data.
+
+  --config PLAN              a new training
+  --log RUN                  go on with an interrupted training, or add epochs (raise num_epochs in its plan)
+  --config PLAN --log RUN    fine-tune: start from the weights of RUN
+
+Every finished epoch is kept: an interrupted training loses at most the running one."""
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """One training as asked for. `final` is set where the run folder gets its name only when it is whole."""
+
+    plan: Plan
+    fold: int
+    data: DataPaths
+    run: Path
+    final: Path | None = None
+    weights_from: Path | None = None
+    any_length: bool = False
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line: the options of Biom3d 0.1.2 and explicit paths."""
+    parser = step_parser("train", DESCRIPTION)
+    parser.add_argument(
+        "-n",
+        "--name",
+        default="train",
+        metavar="NAME",
+        help="only 'train': predict with pred, evaluate with eval",
+    )
+    parser.add_argument("-c", "--config", metavar="PLAN", help="plan or configuration written by preprocess")
+    parser.add_argument("-l", "--log", metavar="RUN", help="model folder to resume, or with -c to fine-tune")
+    parser.add_argument("--fold", type=int, default=0, help="which fold is kept for validation (default 0)")
+    parser.add_argument("--data_dir", metavar="DIR", help="folder made by `preprocess --out_dir`")
+    parser.add_argument(
+        "--run_dir",
+        metavar="DIR",
+        help="model folder to make; DIR.partial holds the work and an interrupted training goes on from it "
+        "(default: logs/<time>-<name>_fold<fold>)",
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
+    parser.add_argument("-i", "--path_in", "--dir_in", help=argparse.SUPPRESS)
+    parser.add_argument("-o", "--path_out", "--dir_out", help=argparse.SUPPRESS)
+    parser.add_argument("-a", "--path_lab", "--dir_lab", help=argparse.SUPPRESS)
+    parser.add_argument("-pc", "--pretrain_config", help=argparse.SUPPRESS)
+    parser.add_argument("-le", "--path_encoder", help=argparse.SUPPRESS)
+    parser.add_argument("-me", "--model_encoder", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("-fr", "--freeze_encoder", action="store_true", help=argparse.SUPPRESS)
+    return parser
+
+
+def execute(args: argparse.Namespace, report: Reporter) -> None:
+    """Run the training that the options ask for."""
+    _refuse_missing_features(args)
+    train(job_from(args), report, args.threads)
+
+
+def job_from(args: argparse.Namespace) -> TrainJob:
+    """Turn options into a job; ConfigError where they contradict each other."""
+    if args.config is None and args.log is None:
+        raise ConfigError("give --config PLAN for a new training or --log RUN to resume one")
+    if args.config is None:
+        run = Path(args.log)
+        plan = load_plan(_existing(run / "plan.yaml", "a model folder made by train"))
+        return TrainJob(plan, _fold_of(run), _data_paths(plan, args.data_dir), run, any_length=True)
+    plan = load_plan(args.config)
+    weights = Path(args.log) if args.log else None
+    data = _data_paths(plan, args.data_dir)
+    if args.run_dir is None:
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        run = Path("logs") / f"{stamp}-{plan.desc}_fold{args.fold}"
+        return TrainJob(plan, args.fold, data, run, weights_from=weights)
+    final = Path(args.run_dir)
+    partial = final.parent / f"{final.name}.partial"
+    return TrainJob(plan, args.fold, data, partial, final, weights)
+
+
+def train(job: TrainJob, report: Reporter, threads: int | None = None) -> Path:
+    """Train one model to its end and return its folder; see `TrainJob`."""
+    import torch
+
+    from biom3d.training import loop
+    from biom3d.training.checkpoint import load_checkpoint
+    from biom3d.training.device import choose_device, half_precision, keep_freed_memory
+
+    if job.final is not None and job.final.exists() and any(job.final.iterdir()):
+        raise DataError(f"'{job.final}' exists; choose another --run_dir, or resume it with --log")
+    keep_freed_memory()
+    if threads:
+        torch.set_num_threads(threads)
+    device = choose_device()
+    cases = _load_cases(job)
+    with _only_one(job.run):
+        weights = None
+        if job.weights_from is not None:
+            weights = load_checkpoint(_best_of(job.weights_from), device)["model"]
+        training = loop.start(job.plan, job.fold, cases, job.run, device, weights)
+        if loop.resume(training, job.any_length):
+            report.info(f"resuming '{job.run}' after epoch {len(training.rows)} of {job.plan.num_epochs}")
+        elif job.any_length:
+            raise DataError(f"'{job.run}' holds no state of its plan to resume; train it anew with --config")
+        _write_description(job)
+        report.info(
+            f"{job.plan.desc} fold {job.fold}: {len(cases[0])} volumes train, {len(cases[1])} validate; patch "
+            f"{list(job.plan.patch_size)}, batch {job.plan.batch_size}, on {device.type} "
+            f"({half_precision(device) or torch.float32}, {torch.get_num_threads()} threads)"
+        )
+        started = time.monotonic()
+        loop.fit(training, report)
+        report.info(f"done in {duration_text(time.monotonic() - started)}; best Dice {training.best_dice:.3f}")
+        report.event("done", best_dice=training.best_dice, run=str(job.final or job.run))
+    if job.final is None:
+        return job.run
+    (job.run / ".lock").unlink(missing_ok=True)
+    replace(job.run, job.final)
+    return job.final
+
+
+def _refuse_missing_features(args: argparse.Namespace) -> None:
+    if args.name != "train":
+        raise ConfigError(f"--name {args.name} is not offered; run train, then pred, then eval")
+    if args.pretrain_config or args.path_encoder or args.model_encoder or args.freeze_encoder:
+        raise ConfigError("encoder pre-training is not offered; fine-tune a whole model with --config and --log")
+
+
+def _data_paths(plan: Plan, data_dir: str | None) -> DataPaths:
+    if data_dir is not None:
+        return DataPaths.below(data_dir)
+    if plan.data is None:
+        raise ConfigError("the plan does not say where the preprocessed data lie; give --data_dir")
+    return plan.data
+
+
+def _load_cases(job: TrainJob) -> "tuple[list[Case], list[Case]]":
+    """Open the preprocessed volumes of the fold and check that they fit the plan."""
+    from biom3d.data.folds import read_split
+    from biom3d.data.patches import load_case
+
+    data = job.data
+    split = read_split(Path(data.folds), job.fold)
+    folders = (Path(data.images), Path(data.masks), Path(data.foreground))
+    training, validation = ([load_case(*folders, name) for name in names] for names in split)
+    for case in [*training, *validation]:
+        if case.image.shape[0] != job.plan.num_channels or case.image.shape[1:] != case.mask.shape:
+            raise DataError(
+                f"preprocessed case '{case.name}' has image {case.image.shape} and mask {case.mask.shape}, the plan "
+                f"{job.plan.num_channels} channel(s); run preprocess again with this plan (--base_config)"
+            )
+        highest = max(case.foreground, default=0)
+        if highest > job.plan.num_classes:
+            raise DataError(
+                f"preprocessed case '{case.name}' has label {highest}, the plan {job.plan.num_classes} class(es); "
+                "set num_classes in the plan or preprocess again"
+            )
+    return training, validation
+
+
+def _write_description(job: TrainJob) -> None:
+    """Put beside the weights what made them: plan, folds, configuration in the words of Biom3d."""
+    from biom3d.compat import write_biom3d_config
+    from biom3d.files import atomic_path
+
+    plan = dataclasses.replace(job.plan, data=job.data)
+    save_plan(plan, job.run / "plan.yaml")
+    write_biom3d_config(job.run / "log" / "config.yaml", plan, job.fold)
+    with atomic_path(job.run / "log" / "folds.csv") as temporary:
+        shutil.copyfile(job.data.folds, temporary)
+
+
+@contextlib.contextmanager
+def _only_one(run: Path) -> Iterator[None]:
+    """Hold the run folder for this process; a second training in it is refused."""
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        lock = open(run / ".lock", "w", encoding="utf-8")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise output_error(run, error) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DataError(f"another training works in '{run}'; wait for it or choose another folder") from error
+        yield
+
+
+def _fold_of(run: Path) -> int:
+    """Return the fold of a run folder, from its Biom3d configuration."""
+    from biom3d.config import read_yaml
+
+    return int(read_yaml(_existing(run / "log" / "config.yaml", "a model folder made by train"))["FOLD"])
+
+
+def _best_of(run: Path) -> Path:
+    from biom3d.training.checkpoint import best_path, load_run_plan
+
+    return best_path(run, load_run_plan(run).desc)
+
+
+def _existing(path: Path, wanted: str) -> Path:
+    if not path.is_file():
+        raise DataError(f"'{path}' not found; give {wanted}")
+    return path
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the step; return its exit code."""
+    return run_step("train", build_parser(), execute, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""Train a network from preprocessed arrays and a plan."""

@@ -1,0 +1,82 @@
+"""Model folders: weights, plan, configuration and curve of one training, readable by Biom3d and resumable.
+
+<run>/plan.yaml                  the plan, everything that made the model
+<run>/log/config.yaml            the same in the keys of Biom3d 0.1.2
+<run>/log/folds.csv, log.csv     which volumes were validated; one line per epoch
+<run>/model/<desc>.pth           last epoch: weights, optimiser, epoch, curve; training resumes from it
+<run>/model/<desc>_best.pth      epoch with the best validation Dice: weights only; prediction reads it
+"""
+
+import csv
+import io
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from biom3d import __version__
+from biom3d.config import Plan, load_plan
+from biom3d.errors import DataError
+from biom3d.files import atomic_path, write_text
+
+LOG_COLUMNS = ("epoch", "train_loss", "val_loss", "val_iou", "val_dice", "learning_rate", "seconds")
+LogRow = dict[str, float]
+
+
+def last_path(run: Path, desc: str) -> Path:
+    """Return where the last epoch of a run is kept."""
+    return run / "model" / f"{desc}.pth"
+
+
+def best_path(run: Path, desc: str) -> Path:
+    """Return where the best epoch of a run is kept."""
+    return run / "model" / f"{desc}_best.pth"
+
+
+def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Write a checkpoint atomically."""
+    with atomic_path(path) as temporary:
+        torch.save({"version": __version__, **content}, temporary)
+
+
+def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+    """Read a checkpoint of tensors and plain values; a pickle with code in it is refused."""
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError as error:
+        raise DataError(f"no checkpoint '{path}'; give a folder made by train") from error
+    except Exception as error:  # torch raises many kinds for a damaged or hostile file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(
+            f"'{path}' is damaged or no checkpoint of weights ({reason[:200]}); copy or train it again"
+        ) from error
+    if not isinstance(content, dict) or "model" not in content:
+        raise DataError(f"'{path}' holds no weights under 'model'; give a checkpoint made by train")
+    return content
+
+
+def write_log(path: Path, rows: list[LogRow]) -> None:
+    """Write the learning curve `log.csv`."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, LOG_COLUMNS, lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def load_run_plan(run: Path) -> Plan:
+    """Return the plan of a model folder."""
+    if not run.is_dir():
+        raise DataError(f"no model folder '{run}'; give a folder made by train, such as logs/<model>/fold_0")
+    if not (run / "plan.yaml").is_file():
+        raise DataError(f"'{run}' holds no plan.yaml; give a folder made by train, such as logs/<model>/fold_0")
+    return load_plan(run / "plan.yaml")
+
+
+def plan_facts(plan: Plan) -> dict[str, Any]:
+    """Return what must be equal for a training to be resumed: all but reasons and places."""
+    facts = asdict(plan)
+    for key in ("why", "data", "fingerprint"):
+        facts.pop(key)
+    return facts

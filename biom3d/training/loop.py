@@ -1,0 +1,302 @@
+"""The training loop: for every epoch validate, save, step, log, in that order on one screen.
+
+Random numbers depend on (seed, fold, epoch, step) alone, so a resumed training draws what an undisturbed one
+would have drawn, and equal seeds give equal numbers on a CPU. No worker processes: arrays are memory-mapped, one
+thread cuts the next patches while the device works, and augmentation runs on the device in batches.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from biom3d.config import Plan
+from biom3d.data import augment
+from biom3d.data.patches import Case, sample_batch
+from biom3d.errors import Biom3dError
+from biom3d.events import Reporter, duration_text
+from biom3d.models import build_network
+from biom3d.models.unet import UNet
+from biom3d.training.checkpoint import (
+    LogRow,
+    best_path,
+    last_path,
+    load_checkpoint,
+    plan_facts,
+    save_checkpoint,
+    write_log,
+)
+from biom3d.training.device import autocast, explain_out_of_memory, half_precision
+from biom3d.training.losses import deep_supervision, dice_cross_entropy
+from biom3d.training.schedule import polynomial_decay
+
+GRADIENT_NORM = 12.0
+Batch = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass
+class Training:
+    """One training: what it works on, and its state."""
+
+    plan: Plan
+    fold: int
+    training_cases: Sequence[Case]
+    validation_cases: Sequence[Case]
+    run: Path
+    device: torch.device
+    network: UNet
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    rows: list[LogRow]
+
+    @property
+    def best_dice(self) -> float:
+        """Best validation Dice so far; below any real one before the first epoch."""
+        return max((row["val_dice"] for row in self.rows), default=-1.0)
+
+
+def start(
+    plan: Plan,
+    fold: int,
+    cases: tuple[Sequence[Case], Sequence[Case]],
+    run: Path,
+    device: torch.device,
+    weights: dict[str, Tensor] | None = None,
+) -> Training:
+    """Prepare a training from scratch, or from the `weights` of another model (fine-tuning)."""
+    torch.manual_seed(_seed(plan.seed, fold))
+    network = build_network(plan)
+    if weights is not None:
+        load_weights(network, weights, "fine-tuning")
+    network = network.to(device)
+    if plan.optimizer == "adamw":
+        optimizer: torch.optim.Optimizer = torch.optim.AdamW(
+            network.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay
+        )
+    else:
+        optimizer = torch.optim.SGD(
+            network.parameters(),
+            lr=plan.learning_rate,
+            weight_decay=plan.weight_decay,
+            momentum=plan.momentum,
+            nesterov=plan.momentum > 0,
+        )
+    scaler = torch.amp.GradScaler(device.type, enabled=half_precision(device) == torch.float16)
+    return Training(plan, fold, *cases, run, device, network, optimizer, scaler, [])
+
+
+def resume(training: Training, any_length: bool = False) -> bool:
+    """Take up the last saved epoch of `training.run` where it is of the same plan; say whether it was.
+
+    `any_length` lets the number of epochs differ: a finished training goes on, a running one ends earlier.
+    """
+    path = last_path(training.run, training.plan.desc)
+    if not path.is_file():
+        return False
+    saved = load_checkpoint(path, training.device)
+    wanted, found = plan_facts(training.plan), dict(saved.get("plan") or {})
+    if any_length:
+        found["num_epochs"] = wanted["num_epochs"]
+    if found != wanted or saved.get("fold") != training.fold:
+        return False
+    load_weights(training.network, saved["model"], str(path))
+    training.optimizer.load_state_dict(saved["opt"])
+    training.scaler.load_state_dict(saved["scaler"])
+    training.rows = saved["rows"]
+    return True
+
+
+def load_weights(network: UNet, weights: dict[str, Tensor], where: str) -> None:
+    """Load weights; all names and shapes must fit."""
+    clean = {name.removeprefix("module."): value for name, value in weights.items()}
+    try:
+        network.load_state_dict(clean)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise Biom3dError(
+            f"{where}: the weights do not fit the network of this plan ({first}); "
+            "use a plan with the same classes, channels, num_pools and width"
+        ) from error
+
+
+def fit(training: Training, report: Reporter) -> None:
+    """Train until the plan's last epoch; every finished epoch is on disk before the next one starts."""
+    plan, first = training.plan, len(training.rows)
+    for epoch in range(first, plan.num_epochs):
+        started = time.monotonic()
+        rate = polynomial_decay(plan.learning_rate, epoch, plan.num_epochs)
+
+        # step
+        train_loss = _train_epoch(training, epoch, rate, report)
+        if not math.isfinite(train_loss):
+            raise Biom3dError(
+                f"the loss became {train_loss} in epoch {epoch + 1} of {plan.num_epochs}; the last good epoch is "
+                f"kept in '{training.run}'; set a smaller learning_rate (now {plan.learning_rate}) in the plan"
+            )
+
+        # evaluate
+        val_loss, val_iou, val_dice = _validate(training)
+
+        # save
+        is_best = val_dice > training.best_dice
+        seconds = time.monotonic() - started
+        values = (epoch, train_loss, val_loss, val_iou, val_dice, rate, round(seconds, 3))
+        row: LogRow = dict(
+            zip(
+                ("epoch", "train_loss", "val_loss", "val_iou", "val_dice", "learning_rate", "seconds"),
+                values,
+                strict=True,
+            )
+        )
+        training.rows.append(row)
+        _save(training, is_best)
+
+        # log
+        eta = seconds * (plan.num_epochs - epoch - 1)
+        report.info(
+            f"epoch {epoch + 1}/{plan.num_epochs}  loss {train_loss:.3f}  validation Dice {val_dice:.3f}"
+            f"{' (best)' if is_best else ''}  {seconds:.0f} s  {duration_text(eta)} left"
+        )
+        report.event(
+            "epoch",
+            **{**row, "epoch": epoch + 1},
+            of=plan.num_epochs,
+            loss=train_loss,
+            dice=val_dice,
+            eta_s=eta,
+        )
+
+
+def _train_epoch(training: Training, epoch: int, rate: float, report: Reporter) -> float:
+    """Take the optimiser steps of one epoch; return the mean loss."""
+    for group in training.optimizer.param_groups:
+        group["lr"] = rate
+    training.network.train()
+    plan, losses = training.plan, []
+    label = f"epoch {epoch + 1}/{plan.num_epochs}"
+    batches = report.track(_batches(training, epoch), label, total=plan.num_steps, unit="batch")
+    for step, batch in enumerate(batches):
+        images, masks = _prepare(training, batch, epoch, step)
+        losses.append(_step(training, images, masks))
+    return float(torch.stack(losses).mean())
+
+
+def _step(training: Training, images: Tensor, masks: Tensor) -> Tensor:
+    """Take one optimiser step; return the loss, still on the device so that nothing waits for it."""
+    plan = training.plan
+    heads = max(1, max(plan.num_pools) - 1) if plan.deep_supervision else 1
+    size = f"batch {plan.batch_size}, patch {list(plan.patch_size)}"
+    remedy = f"lower patch_size or batch_size in the plan ({size}), or plan with --memory_target"
+    with explain_out_of_memory("a training step does not fit the memory", remedy):
+        with autocast(training.device):
+            scores = training.network.forward_heads(images, heads)
+        loss = deep_supervision(scores, masks)
+        training.optimizer.zero_grad(set_to_none=True)
+        training.scaler.scale(loss).backward()
+        training.scaler.unscale_(training.optimizer)
+        torch.nn.utils.clip_grad_norm_(training.network.parameters(), GRADIENT_NORM)
+        training.scaler.step(training.optimizer)
+        training.scaler.update()
+    return loss.detach()
+
+
+@torch.inference_mode()
+def _validate(training: Training) -> tuple[float, float, float]:
+    """Return loss, IoU and Dice on the validation volumes: the same patches every epoch.
+
+    IoU and Dice are those of all patches together, the mean of the classes that occur.
+    """
+    plan = training.plan
+    classes = plan.num_classes + 1
+    confusion = torch.zeros(classes, classes, dtype=torch.long, device=training.device)
+    losses = []
+    training.network.eval()
+    for step in range(plan.num_val_steps):
+        rng = np.random.default_rng([plan.seed, training.fold, 1, step])
+        images, masks = sample_batch(
+            training.validation_cases, plan.patch_size, (0, 0, 0), plan.batch_size, plan.foreground_rate, rng
+        )
+        target = torch.from_numpy(masks).to(training.device).long()
+        with autocast(training.device):
+            scores = training.network(torch.from_numpy(images).to(training.device))
+        losses.append(dice_cross_entropy(scores, target))
+        pairs = target * classes + scores.argmax(1)
+        confusion += torch.bincount(pairs.flatten(), minlength=classes**2).view(classes, classes)
+    iou, dice = overlap_scores(confusion)
+    return float(torch.stack(losses).mean()), iou, dice
+
+
+def overlap_scores(confusion: Tensor) -> tuple[float, float]:
+    """Return mean IoU and mean Dice of a confusion matrix (truth, prediction), background left out."""
+    hits = confusion.diagonal()[1:].double()
+    union = (confusion.sum(0) + confusion.sum(1))[1:].double() - hits
+    seen = union > 0
+    if not seen.any():
+        return 0.0, 0.0
+    iou = hits[seen] / union[seen]
+    dice = 2 * hits[seen] / (union[seen] + hits[seen])
+    return float(iou.mean()), float(dice.mean())
+
+
+def _batches(training: Training, epoch: int) -> Iterator[Batch]:
+    """Yield the batches of an epoch; a thread cuts the next one meanwhile."""
+    plan = training.plan
+    margin = augment.margin_of(plan.patch_size) if plan.augmentation else (0, 0, 0)
+
+    def draw(step: int) -> Batch:
+        rng = np.random.default_rng([plan.seed, training.fold, 0, epoch, step])
+        return sample_batch(
+            training.training_cases, plan.patch_size, margin, plan.batch_size, plan.foreground_rate, rng
+        )
+
+    with ThreadPoolExecutor(1, "patches") as pool:
+        following = pool.submit(draw, 0)
+        for step in range(plan.num_steps):
+            batch = following.result()
+            if step + 1 < plan.num_steps:
+                following = pool.submit(draw, step + 1)
+            yield batch
+
+
+def _prepare(training: Training, batch: Batch, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+    """Bring a batch to the device and augment it there."""
+    plan, device = training.plan, training.device
+    images = torch.from_numpy(batch[0]).to(device, non_blocking=True)
+    masks = torch.from_numpy(batch[1]).to(device, non_blocking=True).long()
+    if not plan.augmentation:
+        return images, masks
+    rng = np.random.default_rng([plan.seed, training.fold, 2, epoch, step])
+    parameters = augment.draw_parameters(plan.batch_size, plan.patch_size, plan.spacing_um, rng)
+    generator = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
+    return augment.apply(images, masks, plan.patch_size, parameters, generator)
+
+
+def _save(training: Training, is_best: bool) -> None:
+    """Write the best weights if they are, the state to resume from, and the curve, each atomically."""
+    desc = training.plan.desc
+    weights = training.network.state_dict()
+    if is_best:
+        best = {"epoch": len(training.rows) - 1, "model": weights}
+        save_checkpoint(best_path(training.run, desc), best)
+    state = {
+        "epoch": len(training.rows) - 1,
+        "fold": training.fold,
+        "model": weights,
+        "opt": training.optimizer.state_dict(),
+        "scaler": training.scaler.state_dict(),
+        "loss": {},
+        "rows": training.rows,
+        "plan": plan_facts(training.plan),
+    }
+    save_checkpoint(last_path(training.run, desc), state)
+    write_log(training.run / "log" / "log.csv", training.rows)
+
+
+def _seed(seed: int, fold: int) -> int:
+    return int(np.random.default_rng([seed, fold]).integers(2**62))

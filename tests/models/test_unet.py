@@ -1,0 +1,48 @@
+import pytest
+import torch
+
+from biom3d.models.unet import UNet, stage_strides
+
+
+@pytest.mark.parametrize(
+    ("pools", "strides"),
+    [
+        ((3, 5, 5), ["122", "222", "222", "222", "122"]),
+        ((3, 4, 4), ["222", "222", "222", "122"]),
+        ((4, 5, 5), ["222", "222", "222", "222", "122"]),
+        ((1, 5, 5), ["122", "122", "222", "122", "122"]),
+        ((0, 3, 3), ["122", "122", "122"]),
+    ],
+)
+def test_strides_are_those_of_biom3d(pools, strides):
+    assert ["".join(map(str, stride)) for stride in stage_strides(pools)] == strides
+
+
+@pytest.mark.parametrize(("pools", "tensors", "parameters"), [((3, 4, 4), 62, 16_216_864), ((3, 5, 5), 76, 30_773_152)])
+def test_weights_have_the_count_of_biom3d(pools, tensors, parameters):
+    state = UNet(1, 2, pools, 32).state_dict()
+    assert len(state) == tensors
+    assert sum(value.numel() for value in state.values()) == parameters
+
+
+def test_weights_have_the_names_and_shapes_of_biom3d():
+    state = UNet(1, 2, (3, 4, 4), 32).state_dict()
+    assert state["encoder.layers.0.0.conv1.weight"].shape == (32, 1, 3, 3, 3)
+    assert state["decoder.layers.0.0.up.weight"].shape == (320, 256, 1, 2, 2)
+    assert state["decoder.layers.0.0.encoder_block.bn2.bias"].shape == (256,)
+    assert state["decoder.convs.3.weight"].shape == (2, 32, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("size", "pools"), [((16, 16, 16), (2, 2, 2)), ((1, 32, 32), (0, 3, 3)), ((5, 16, 16), (0, 2, 2))]
+)
+def test_scores_have_the_shape_of_the_image(size, pools):
+    assert UNet(3, 4, pools, 4)(torch.zeros(2, 3, *size)).shape == (2, 4, *size)
+
+
+def test_the_finest_head_is_what_prediction_uses():
+    torch.manual_seed(0)
+    network, image = UNet(1, 2, (2, 2, 2), 4), torch.randn(1, 1, 16, 16, 16)
+    heads = network.forward_heads(image, 2)
+    assert torch.equal(heads[0], network(image))
+    assert heads[1].shape[2:] == (8, 8, 8)
