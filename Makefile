@@ -1,0 +1,81 @@
+# One command for each thing that a newcomer, a developer or CI does; `make` alone lists them.
+# Paths are relative, so that a folder with spaces in its name is fine; nothing needs to be activated.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.SILENT:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# An environment that is there keeps its kind until another is asked for.
+TORCH ?= $(if $(wildcard .venv/.ready-cuda-*),cuda,cpu)
+ifeq ($(filter $(TORCH),cpu cuda),)
+$(error TORCH=$(TORCH) is unknown; give TORCH=cpu or TORCH=cuda)
+endif
+# Recipes that call make use this name: with $(MAKE) in it, `make -n` would run the whole recipe.
+SELF := $(MAKE)
+BIN := .venv/bin
+PY := $(BIN)/python
+SNAKEMAKE := $(PY) -m snakemake --workflow-profile profiles/local
+# The name holds the lock's hash: another lock, another stamp, a new environment.
+STAMP := .venv/.ready-$(TORCH)-$(shell sha256sum < requirements/$(TORCH).lock | cut -c1-16)
+
+# The rules call `python -m biom3d.<step>`: the python of .venv.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help setup demo report test lint bench lock clean
+
+help:  ## list what can be made
+	echo "make TARGET [TORCH=cpu|cuda] [PYTHON=python3.12]"
+	sed -nE 's/^([a-z]+):[^#]*## (.*)/  \1\t\2/p' Makefile | expand -t 12
+
+setup: .venv/.installed  ## make the environment .venv from the lock file; TORCH=cuda for NVIDIA GPUs
+
+$(STAMP):
+	PYTHON="$(PYTHON)" bash requirements/setup.sh $(TORCH) $(STAMP)
+
+.venv/.installed: $(STAMP) pyproject.toml
+	$(PY) -m pip install -qq --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	$(PY) -m pip --disable-pip-version-check check
+	touch $@
+
+demo:  ## segment real nuclei: set up, fetch, train, predict, evaluate, report; again: nothing to do
+	start=$$SECONDS
+	$(SELF) setup
+	$(PY) -m biom3d.demo data/demo
+	$(SNAKEMAKE)
+	$(SELF) report
+	echo
+	$(PY) -m biom3d.demo data/demo --show results
+	printf '%s\n' "Look at: results/ (tables, pictures, label volumes), report.html (open it in a browser)" \
+	  "Total wall time: $$(( (SECONDS - start) / 60 )) min $$(( (SECONDS - start) % 60 )) s"
+
+# A report is old when a result, the configuration or the workflow is younger.
+report: setup  ## write report.html, unless it is up to date
+	if [ -e report.html ] && [ -z "$$(find results config workflow -type f -newer report.html -print -quit)" ]; then
+	  echo "report.html is up to date"
+	else
+	  $(SNAKEMAKE) --report .cache/report.html
+	  mv .cache/report.html report.html
+	fi
+
+test: lint  ## run all checks and all tests, as CI does
+	$(PY) -m pytest
+
+lint: setup  ## check style, types and the workflow
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check workflow
+	$(PY) -m snakemake --lint
+
+bench: setup  ## measure time and memory of every step; prints a table and puts it into bench/README.md
+	$(PY) bench/steps.py --keep
+
+lock: setup  ## write requirements/*.lock anew after a change in pyproject.toml; UPGRADE=1 for new versions
+	bash requirements/lock.sh
+
+clean:  ## remove the environment and caches; your data, logs and results stay
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
