@@ -2,10 +2,14 @@
 
 import argparse
 import dataclasses
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from biom3d.config import Plan, PlanRequest, SpacingUm
 from biom3d.errors import ConfigError
+
+if TYPE_CHECKING:
+    from biom3d.data.planner import PlanOrder
 
 IS_TRUE = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _DEFAULTS = PlanRequest()
@@ -117,11 +121,19 @@ def given_options(args: argparse.Namespace) -> dict[str, Any]:
     return given
 
 
-def changed_plan(plan: Plan, args: argparse.Namespace) -> Plan:
-    """Return `plan` with the options that were given beside it."""
-    fields = {field.name for field in dataclasses.fields(Plan)}
-    given = {key: value for key, value in given_options(args).items() if key in fields and key != "is_2d"}
-    return dataclasses.replace(plan, **given)
+def plan_order(args: argparse.Namespace) -> "PlanOrder":
+    """Return what the data, spacing and plan options ask for."""
+    from biom3d.data.planner import PlanOrder
+
+    changeable = {field.name for field in dataclasses.fields(Plan)}
+    return PlanOrder(
+        desc=args.desc,
+        request=request_from(args),
+        base=Path(args.base_config) if args.base_config else None,
+        changes={key: value for key, value in given_options(args).items() if key in changeable and key != "is_2d"},
+        instances=args.instances,
+        spacing_um=spacing_from(args),
+    )
 
 
 def _true_or_false(text: str) -> bool:

@@ -6,20 +6,21 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from biom3d.cli import run_step, step_parser
-from biom3d.config import DataPaths, Plan, SpacingUm, load_plan, save_plan
+from biom3d.config import DataPaths, Plan, save_plan
 from biom3d.errors import ConfigError, DataError
 from biom3d.events import Reporter
 from biom3d.files import atomic_path
-from biom3d.options import add_data_options, add_request_options, changed_plan, request_from, spacing_from
+from biom3d.options import add_data_options, add_request_options, plan_order, spacing_from
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from biom3d.data.dataset import CaseFiles
+    from biom3d.data.pairing import Case
 
 DESCRIPTION = """Normalise a data set and plan the training.
 
@@ -76,13 +77,14 @@ def preprocess(args: argparse.Namespace, report: Reporter) -> tuple[Plan, Output
     """Write arrays, folds and plan; return the plan and where all lies."""
     from biom3d.data.dataset import find_cases
     from biom3d.data.folds import assign_folds, write_folds
+    from biom3d.data.planner import plan_cases
 
     started = time.monotonic()
-    spacing = spacing_from(args)
     cases = find_cases(args.img_path, args.msk_path)
-    plan = make_plan_for(args, cases, spacing, report)
+    plan = plan_cases(plan_order(args), cases, report)
     outputs = _choose_outputs(args, plan.desc)
-    plan = dataclasses.replace(plan, data=outputs.data)
+    folds = plan.folds if args.folds else min(plan.folds, max(2, len(cases)))
+    plan = dataclasses.replace(plan, data=outputs.data, folds=folds)
     pieces = _pieces_per_case(len(cases), plan.folds)
     if pieces > 1:
         report.warn(
@@ -94,7 +96,7 @@ def preprocess(args: argparse.Namespace, report: Reporter) -> tuple[Plan, Output
         names, voxels, problems = [], [], []
         for case in report.track(cases, "volumes", unit="volume"):
             try:
-                written, counts = _preprocess_case(case, plan, args, spacing, pieces, folders, report)
+                written, counts = _preprocess_case(case, plan, args, pieces, folders, report)
             except DataError as error:
                 problems.append(str(error))
                 continue
@@ -113,37 +115,10 @@ def preprocess(args: argparse.Namespace, report: Reporter) -> tuple[Plan, Output
     return plan, outputs
 
 
-def make_plan_for(
-    args: argparse.Namespace, cases: Sequence["CaseFiles"], spacing: SpacingUm | None, report: Reporter
-) -> Plan:
-    """Return the plan for the cases: a new one, or that of `--base_config` with what the data say."""
-    from biom3d.data.dataset import read_headers
-    from biom3d.planning.fingerprint import make_fingerprint
-    from biom3d.planning.machine import describe_machine
-    from biom3d.planning.plan import make_plan
-
-    headers = read_headers(cases)
-    shapes = [header.shape for header in headers]
-    spacings = [spacing or header.spacing_um for header in headers]
-    request = request_from(args)
-    samples = _sample_intensities(cases, args, report) if request.ct_norm else []
-    facts = make_fingerprint(shapes, spacings, headers[0].is_2d, samples=samples)
-    if args.base_config is None:
-        return make_plan(args.desc, facts, request, describe_machine())
-    plan = dataclasses.replace(changed_plan(load_plan(args.base_config), args), desc=args.desc, fingerprint=facts)
-    if (plan.num_channels, plan.is_2d) != (facts.num_channels, facts.is_2d):
-        raise ConfigError(
-            f"{args.base_config}: made for {plan.num_channels} channel(s){', 2D' if plan.is_2d else ''}, the data have "
-            f"{facts.num_channels}{', 2D' if facts.is_2d else ''}; use another plan"
-        )
-    return plan
-
-
 def _preprocess_case(
-    case: "CaseFiles",
+    case: "Case",
     plan: Plan,
     args: argparse.Namespace,
-    spacing: SpacingUm | None,
     pieces: int,
     folders: DataPaths,
     report: Reporter,
@@ -155,10 +130,12 @@ def _preprocess_case(
     from biom3d.data.normalise import choose_scaling
     from biom3d.data.resample import resample, resample_labels, target_shape
 
-    loaded = read_case(case, plan.num_classes, args.instances, report)
+    loaded = read_case(case, plan.num_classes, args.instances)
+    if loaded.warning:
+        report.warn(loaded.warning)
     image, labels = loaded.image, loaded.labels
     scaled = choose_scaling(plan.normalisation, [image], plan.num_channels).apply(image)
-    shape = target_shape(labels.shape, spacing or loaded.spacing_um, plan.spacing_um)
+    shape = target_shape(labels.shape, spacing_from(args) or loaded.header.spacing_um, plan.spacing_um)
     scaled, labels = resample(scaled, shape), resample_labels(labels, shape)
     counts = np.bincount(labels.ravel(), minlength=plan.num_classes + 1)
     names = []
@@ -192,27 +169,12 @@ def _blocks(shape: Sequence[int], pieces: int) -> list[tuple[slice, ...]]:
             "add volumes or ask for fewer --folds"
         )
     whole = [slice(None)] * 3
-    return [tuple([*whole[:axis], slice(a, b), *whole[axis + 1 :]]) for a, b in zip(edges, edges[1:], strict=False)]
+    return [(*whole[:axis], slice(a, b), *whole[axis + 1 :]) for a, b in pairwise(edges)]
 
 
 def _pieces_per_case(num_cases: int, folds: int) -> int:
     """Return into how many blocks each volume is cut so that every fold has a volume and another to train on."""
     return -(-max(folds, 2) // num_cases)
-
-
-def _sample_intensities(cases: Sequence["CaseFiles"], args: argparse.Namespace, report: Reporter) -> list["np.ndarray"]:
-    """Sample object voxels of all cases, for `--ct_norm`."""
-    import numpy as np
-
-    from biom3d.data.dataset import read_case
-    from biom3d.planning.fingerprint import sample_object_voxels
-
-    rng = np.random.default_rng(args.seed or 0)
-    samples = []
-    for case in report.track(cases, "intensities", unit="volume"):
-        loaded = read_case(case, args.num_classes or 1, args.instances, report)
-        samples.append(sample_object_voxels(loaded.image, loaded.labels, rng))
-    return samples
 
 
 def _choose_outputs(args: argparse.Namespace, desc: str) -> Outputs:

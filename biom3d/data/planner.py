@@ -1,0 +1,66 @@
+"""Cases on disk + what was asked -> the plan for them."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from biom3d.config import Plan, PlanRequest, SpacingUm, load_plan
+from biom3d.data.dataset import read_case, read_headers
+from biom3d.data.pairing import Case
+from biom3d.errors import ConfigError
+from biom3d.events import Reporter
+from biom3d.planning.fingerprint import make_fingerprint, sample_object_voxels
+from biom3d.planning.machine import describe_machine
+from biom3d.planning.plan import make_plan
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanOrder:
+    """What is asked of a plan for a data set.
+
+    `base` is a plan to use as it is but for `changes`; `instances` and `spacing_um` tell how to read the files.
+    """
+
+    desc: str
+    request: PlanRequest
+    base: Path | None = None
+    changes: dict[str, object] = dataclasses.field(default_factory=dict)
+    instances: bool = False
+    spacing_um: SpacingUm | None = None
+
+
+def plan_cases(order: PlanOrder, cases: Sequence[Case], report: Reporter) -> Plan:
+    """Return a new plan for the cases, or the base plan with what the data say."""
+    headers = read_headers(cases, order.spacing_um)
+    base = load_plan(order.base) if order.base is not None else None
+    is_ct = order.request.ct_norm and base is None
+    facts = make_fingerprint(
+        [header.shape for header in headers],
+        [order.spacing_um or header.spacing_um for header in headers],
+        headers[0].is_2d,
+        samples=_sample_intensities(order, cases, report) if is_ct else [],
+    )
+    if base is None:
+        return make_plan(order.desc, facts, order.request, describe_machine())
+    if (base.num_channels, base.is_2d) != (facts.num_channels, facts.is_2d):
+        wanted, found = _kind(base.num_channels, base.is_2d), _kind(facts.num_channels, facts.is_2d)
+        raise ConfigError(f"{order.base}: made for {wanted}, the data are {found}; use another plan")
+    return dataclasses.replace(base, **order.changes, desc=order.desc, fingerprint=facts)  # type: ignore[arg-type]
+
+
+def _sample_intensities(order: PlanOrder, cases: Sequence[Case], report: Reporter) -> list[np.ndarray]:
+    """Sample object voxels of all cases, for "ct" normalisation."""
+    rng = np.random.default_rng(order.request.seed)
+    samples = []
+    for case in report.track(cases, "intensities", unit="volume"):
+        loaded = read_case(case, order.request.num_classes, order.instances)
+        samples.append(sample_object_voxels(loaded.image, loaded.labels, rng))
+    if not sum(part.shape[1] for part in samples):
+        raise ConfigError("--ct_norm measures intensities inside the objects, but all masks are empty")
+    return samples
+
+
+def _kind(channels: int, is_2d: bool) -> str:
+    return f"{channels} channel(s) in {'2D' if is_2d else '3D'}"

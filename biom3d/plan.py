@@ -1,0 +1,76 @@
+"""`python -m biom3d.plan`: show or explain how a model will be configured, without touching the data."""
+
+import argparse
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+from biom3d.cli import run_step, step_parser
+from biom3d.config import Plan, dump, save_plan
+from biom3d.errors import ConfigError
+from biom3d.events import Reporter
+from biom3d.options import add_data_options, add_request_options, plan_order
+
+DESCRIPTION = """Show how a model would be configured for a data set on this machine.
+
+  biom3d plan --img_path images/ --msk_path masks/ --explain
+
+The plan is a file: edit it, then give it to `preprocess --base_config`."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = step_parser("plan", DESCRIPTION)
+    add_data_options(parser)
+    add_request_options(parser)
+    parser.add_argument("--desc", default="unet_default", metavar="NAME", help="name of the model")
+    parser.add_argument("--out", metavar="FILE", help="write the plan here (default: print it)")
+    parser.add_argument("--explain", action="store_true", help="say in words why each value was chosen")
+    return parser
+
+
+def execute(args: argparse.Namespace, report: Reporter) -> None:
+    """Print or write the plan."""
+    from biom3d.data.dataset import find_cases
+    from biom3d.data.planner import plan_cases
+
+    if args.ct_norm and not args.msk_path:
+        raise ConfigError("--ct_norm measures intensities inside the objects; give --msk_path too")
+    cases = find_cases(args.img_path, args.msk_path)
+    plan = plan_cases(plan_order(args), cases, report)
+    if args.out:
+        save_plan(plan, Path(args.out))
+        report.info(f"plan '{args.out}'")
+    if args.explain:
+        print(explain(plan))
+    elif not args.out:
+        print(dump(plan), end="")
+
+
+def explain(plan: Plan) -> str:
+    """Return the plan in words: every choice, its value and its reason."""
+    shown = {
+        "patch_size": " x ".join(map(str, plan.patch_size)) + " voxels (z, y, x)",
+        "batch_size": f"{plan.batch_size} patches",
+        "width": f"{plan.width} features in the first stage",
+        "spacing_um": "unknown" if plan.spacing_um is None else " x ".join(f"{s:g}" for s in plan.spacing_um) + " µm",
+        "normalisation": plan.normalisation.scheme,
+    }
+    lines = [
+        f"{plan.desc}: {plan.num_classes} class(es), {plan.num_channels} channel(s), {'2D' if plan.is_2d else '3D'}"
+    ]
+    for key, reason in plan.why.items():
+        lines.append(f"  {key}: {shown[key]}" if key in shown else f"  {key}")
+        lines += textwrap.wrap(reason, 96, initial_indent="      because ", subsequent_indent="      ")
+    halved = ", ".join(f"{axis} {n} x" for axis, n in zip("zyx", plan.num_pools, strict=True))
+    lines.append(f"  num_pools: {halved}\n      because each axis is halved until 4 voxels are left, at most 5 times")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the step; return its exit code."""
+    return run_step("plan", build_parser(), execute, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,44 @@
+"""`python -m biom3d.preprocess_train`: preprocess, then train one fold, in one go."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from biom3d import preprocess, train
+from biom3d.cli import run_step
+from biom3d.events import Reporter
+
+DESCRIPTION = """Preprocess a data set and train a model on it, in one go.
+
+  biom3d preprocess_train --img_path images/ --msk_path masks/ --num_classes 1 --desc nuclei
+
+The model folder is logs/<time>-nuclei_fold0; predict with `biom3d pred --log` and that folder."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the options of preprocess, and the fold."""
+    parser = preprocess.build_parser()
+    parser.prog, parser.description = "python -m biom3d.preprocess_train", DESCRIPTION
+    parser.add_argument("--fold", type=int, default=0, help="which fold is kept for validation (default 0)")
+    parser.add_argument("--run_dir", metavar="DIR", help="model folder to make")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
+    return parser
+
+
+def execute(args: argparse.Namespace, report: Reporter) -> None:
+    """Run both steps."""
+    _, outputs = preprocess.preprocess(args, report)
+    options = ["--config", str(outputs.plan), "--fold", str(args.fold)]
+    if args.run_dir:
+        options += ["--run_dir", args.run_dir]
+    job = train.job_from(train.build_parser().parse_args(options))
+    print(Path(train.train(job, report, args.threads)))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the step; return its exit code."""
+    return run_step("preprocess_train", build_parser(), execute, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

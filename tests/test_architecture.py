@@ -1,0 +1,91 @@
+"""Who may import whom: the layers of docs/developer.md, read from the source."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import biom3d
+
+ROOT = Path(biom3d.__file__).parent
+# What each part may import, besides itself; the lower a part, the fewer. A step may import everything but steps.
+BASE = {"errors", "files", "events", "config"}
+ALLOWED = {
+    "errors": set(),
+    "files": {"errors"},
+    "events": {"errors", "files"},
+    "config": {"errors", "files"},
+    "io": {"errors", "files"},
+    "metrics": BASE | {"io"},
+    "figures": BASE | {"io"},
+    "planning": BASE,
+    "models": BASE,
+    "compat": BASE | {"data"},
+    "options": BASE | {"data"},
+    "data": BASE | {"io", "planning"},
+    "training": BASE | {"data", "models", "planning"},
+    "export": BASE | {"cli", "io", "training"},  # the step is its __main__; the rest writes and packs results
+    "prediction": BASE | {"data", "io", "models", "training"},
+}
+STEPS = {"check", "plan", "preprocess", "train", "pred", "eval", "report", "synth", "demo"}
+COMMANDS = STEPS | {"export", "preprocess_train"}
+COMPOSITE = {"preprocess_train": {"preprocess", "train"}}  # its purpose is to run both
+HEAVY = ("torch", "paramiko", "docker", "matplotlib", "skimage", "scipy", "zarr", "nibabel", "h5py", "tifffile")
+
+
+def imports_of(path: Path) -> set[str]:
+    """Return the parts of biom3d that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "biom3d":
+            names |= {f"biom3d.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return {name.split(".")[1] for name in names if name.startswith("biom3d.")} - {"__version__"}
+
+
+def files_of(part: str) -> list[Path]:
+    folder = ROOT / part
+    return sorted(folder.rglob("*.py")) if folder.is_dir() else [ROOT / f"{part}.py"]
+
+
+def parts() -> list[str]:
+    names = {p.stem if p.suffix == ".py" else p.name for p in ROOT.iterdir() if p.suffix == ".py" or p.is_dir()}
+    return sorted(names - {"__init__", "__main__", "__pycache__", "cli"})
+
+
+@pytest.mark.parametrize("part", [p for p in parts() if p not in STEPS])
+def test_a_part_imports_only_what_lies_below_it(part):
+    allowed = ALLOWED[part] | {part} if part in ALLOWED else set(parts()) - STEPS | COMPOSITE[part] | {"cli"}
+    for path in files_of(part):
+        assert imports_of(path) <= allowed, path
+
+
+@pytest.mark.parametrize("step", sorted(STEPS))
+def test_steps_do_not_import_each_other(step):
+    for path in files_of(step):
+        assert not imports_of(path) & (STEPS - {step}), path
+
+
+@pytest.mark.parametrize("command", ["", *sorted(COMMANDS)])
+def test_help_loads_nothing_heavy(command):
+    code = (
+        "import sys\nfrom biom3d.cli import main\n"
+        f"try: main({[command, '--help'] if command else ['--help']})\nexcept SystemExit: pass\n"
+        f"print([m for m in {HEAVY} if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+    assert "usage:" in done.stdout
+
+
+def test_the_engine_knows_nothing_of_snakemake():
+    for path in ROOT.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                name = node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
+                assert not (name or "").startswith("snakemake"), path

@@ -1,0 +1,86 @@
+import io
+import json
+
+import pytest
+
+from biom3d import __version__
+from biom3d.cli import COMMANDS, main, run_step, step_parser
+from biom3d.errors import DataError, OutputError
+from biom3d.events import Reporter, duration_text, progress_text
+
+
+def step(execute, tmp_path, *options):
+    return run_step("eval", step_parser("eval", "x"), execute, list(options))
+
+
+def test_the_umbrella_lists_every_command(capsys):
+    assert main([]) == 0
+    text = capsys.readouterr().out
+    assert all(f"  {name}" in text for name in COMMANDS)
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert __version__ in capsys.readouterr().out
+
+
+def test_an_unknown_command_is_wrong_input(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["segment"])
+    assert caught.value.code == 2
+
+
+@pytest.mark.parametrize(("error", "code"), [(DataError("bad file"), 2), (OutputError("disk full"), 1)])
+def test_our_errors_become_one_message_and_an_exit_code(error, code, tmp_path, capsys):
+    def execute(args, report):
+        raise error
+
+    assert step(execute, tmp_path, "--events", str(tmp_path / "e.jsonl")) == code
+    assert capsys.readouterr().err == f"eval: error: {error}\n"
+    event = json.loads((tmp_path / "e.jsonl").read_text())
+    assert (event["event"], event["message"], event["exit_code"]) == ("error", str(error), code)
+
+
+def test_other_errors_crash_loudly(tmp_path):
+    def execute(args, report):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        step(execute, tmp_path)
+
+
+def test_ctrl_c_says_that_work_is_kept(tmp_path, capsys):
+    def execute(args, report):
+        raise KeyboardInterrupt
+
+    assert step(execute, tmp_path) == 130
+    assert "run the same command again" in capsys.readouterr().err
+
+
+def test_an_events_file_that_cannot_be_written_is_an_error(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert step(lambda a, r: None, tmp_path, "--events", str(tmp_path / "file" / "e.jsonl")) == 1
+    assert "error: cannot write" in capsys.readouterr().err
+
+
+def test_a_log_file_gets_plain_lines_and_no_bar():
+    stream = io.StringIO()
+    assert list(Reporter("pred", stream=stream).track(range(3), "windows")) == [0, 1, 2]
+    assert "\r" not in stream.getvalue()
+
+
+def test_a_terminal_gets_a_bar():
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    stream = Terminal()
+    assert list(Reporter("pred", stream=stream).track(range(3), "windows")) == [0, 1, 2]
+    assert "windows" in stream.getvalue()
+    assert "\r" in stream.getvalue()
+
+
+def test_progress_tells_what_is_left():
+    assert progress_text(10, 40, 20.0) == "10/40, 1:00 left"
+    assert duration_text(3723) == "1:02:03"

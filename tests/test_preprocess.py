@@ -1,0 +1,183 @@
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from biom3d import preprocess, preprocess_train
+from biom3d.config import load_plan
+from biom3d.io import Header, write_labels, write_volume
+from biom3d.synth import main as synth
+
+SPACING = (0.5, 0.25, 0.25)
+
+
+def header(shape, spacing=SPACING):
+    return Header((1, *shape), np.dtype("uint16"), "ZYX" if shape[0] > 1 else "YX", spacing)
+
+
+def make_set(folder: Path, names=("a", "b", "c", "d"), shape=(16, 24, 24), suffix=".tif", spacing=SPACING) -> Path:
+    rng = np.random.default_rng(0)
+    for name in names:
+        labels = np.zeros(shape, np.uint8)
+        labels[shape[0] // 4 : -(shape[0] // 4) or None, 6:16, 6:16] = 1
+        image = (rng.normal(100, 5, (1, *shape)) + 50 * labels).astype(np.uint16)
+        (folder / "images").mkdir(parents=True, exist_ok=True)
+        (folder / "masks").mkdir(exist_ok=True)
+        write_volume(folder / "images" / f"{name}{suffix}", image, header(shape, spacing))
+        write_labels(folder / "masks" / f"{name}{suffix}", labels, header(shape, spacing))
+    return folder
+
+
+def run(folder: Path, *options: str) -> int:
+    paths = ["--img_path", str(folder / "images"), "--msk_path", str(folder / "masks")]
+    out = ["--out_dir", str(folder / "pre"), "--plan_out", str(folder / "plan.yaml")]
+    return preprocess.main([*paths, *out, "--folds", "2", "--desc", "m", *options])
+
+
+def names_in(folder: Path) -> list[str]:
+    with open(folder / "pre" / "folds.csv", newline="") as file:
+        return [row["filename"] for row in csv.DictReader(file)]
+
+
+def test_every_case_becomes_image_mask_and_foreground(tmp_path):
+    assert run(make_set(tmp_path)) == 0
+    assert names_in(tmp_path) == ["a.npy", "b.npy", "c.npy", "d.npy"]
+    image, mask = np.load(tmp_path / "pre/images/a.npy"), np.load(tmp_path / "pre/masks/a.npy")
+    assert (image.shape, image.dtype) == ((1, 16, 24, 24), np.float32)
+    assert (mask.shape, mask.dtype) == ((1, 16, 24, 24), np.uint8)
+    voxels = np.load(tmp_path / "pre/foreground/a.npz")["1"]
+    assert (mask[0][tuple(voxels.T)] == 1).all()
+
+
+def test_images_are_normalised(tmp_path):
+    assert run(make_set(tmp_path)) == 0
+    image = np.load(tmp_path / "pre/images/a.npy")
+    assert image.mean() == pytest.approx(0, abs=1e-4)
+    assert image.std() == pytest.approx(1, abs=1e-3)
+
+
+def test_the_plan_tells_facts_and_request(tmp_path):
+    assert run(make_set(tmp_path), "--num_epochs", "7", "--width", "4") == 0
+    plan = load_plan(tmp_path / "plan.yaml")
+    assert (plan.desc, plan.num_epochs, plan.width, plan.spacing_um) == ("m", 7, 4, SPACING)
+    assert sum(plan.fingerprint.class_voxels) == 4 * 16 * 24 * 24
+
+
+def test_volumes_of_another_spacing_are_resampled_to_the_median(tmp_path):
+    make_set(tmp_path, ("a", "b", "c"))
+    make_set(tmp_path, ("d",), spacing=(1.0, 0.25, 0.25))
+    assert run(tmp_path) == 0
+    assert np.load(tmp_path / "pre/images/d.npy").shape == (1, 32, 24, 24)
+    assert np.load(tmp_path / "pre/masks/d.npy").shape == (1, 32, 24, 24)
+
+
+def test_given_spacing_counts_more_than_that_of_the_files(tmp_path):
+    assert run(make_set(tmp_path), "--spacing", "3", "1", "1") == 0
+    assert load_plan(tmp_path / "plan.yaml").spacing_um == (3.0, 1.0, 1.0)
+
+
+def test_ct_scales_all_volumes_alike(tmp_path):
+    assert run(make_set(tmp_path), "--ct_norm") == 0
+    plan = load_plan(tmp_path / "plan.yaml")
+    assert plan.normalisation.scheme == "ct"
+    assert plan.normalisation.mean[0] == pytest.approx(150, abs=2)
+
+
+def test_an_edited_plan_is_fed_back(tmp_path):
+    assert run(make_set(tmp_path)) == 0
+    text = (tmp_path / "plan.yaml").read_text().replace("batch_size: 2", "batch_size: 3")
+    (tmp_path / "mine.yaml").write_text(text)
+    assert run(tmp_path, "--base_config", str(tmp_path / "mine.yaml"), "--num_epochs", "9") == 0
+    plan = load_plan(tmp_path / "plan.yaml")
+    assert (plan.batch_size, plan.num_epochs) == (3, 9)
+
+
+def test_a_plan_for_other_channels_is_refused(tmp_path, capfd):
+    assert run(make_set(tmp_path)) == 0
+    text = (tmp_path / "plan.yaml").read_text().replace("num_channels: 1", "num_channels: 2")
+    (tmp_path / "mine.yaml").write_text(text)
+    assert run(tmp_path, "--base_config", str(tmp_path / "mine.yaml")) == 2
+    assert "made for 2 channel(s) in 3D, the data are 1 channel(s) in 3D" in capfd.readouterr().err
+
+
+def test_a_single_volume_is_cut_into_blocks(tmp_path, capfd):
+    assert run(make_set(tmp_path, ("only",), (16, 24, 48))) == 0
+    assert names_in(tmp_path) == ["only_block1.npy", "only_block2.npy"]
+    assert np.load(tmp_path / "pre/images/only_block1.npy").shape == (1, 16, 24, 24)
+    assert "each is cut into 2 blocks" in capfd.readouterr().err
+
+
+def test_a_volume_too_small_for_blocks_is_refused(tmp_path, capfd):
+    make_set(tmp_path, ("only",), (8, 20, 20))
+    assert run(tmp_path, "--folds", "5") == 2
+    assert "too small to be cut into 5 blocks" in capfd.readouterr().err
+
+
+def test_2d_images_get_a_2d_plan(tmp_path):
+    assert run(make_set(tmp_path, shape=(1, 64, 64)), "--is_2d", "True") == 0
+    plan = load_plan(tmp_path / "plan.yaml")
+    assert (plan.is_2d, plan.patch_size[0], plan.num_pools[0]) == (True, 1, 0)
+
+
+def test_a_second_run_replaces_the_first(tmp_path):
+    assert run(make_set(tmp_path)) == 0
+    (tmp_path / "images" / "d.tif").unlink()
+    (tmp_path / "masks" / "d.tif").unlink()
+    assert run(tmp_path) == 0
+    assert names_in(tmp_path) == ["a.npy", "b.npy", "c.npy"]
+    assert not (tmp_path / "pre/images/d.npy").exists()
+
+
+def test_a_failed_run_leaves_the_old_result(tmp_path, capfd):
+    assert run(make_set(tmp_path)) == 0
+    (tmp_path / "images" / "d.tif").write_bytes(b"no image")
+    assert run(tmp_path) == 2
+    assert "d.tif" in capfd.readouterr().err
+    assert names_in(tmp_path) == ["a.npy", "b.npy", "c.npy", "d.npy"]
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".tmp")]
+
+
+def test_what_biom3d_users_type_works(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(make_set(tmp_path))
+    options = ["--img_dir", "images/", "--msk_dir", "masks/", "--num_classes", "1", "--desc", "nuclei", "--remote"]
+    assert preprocess.main(options) == 0
+    batch, patch, around, pools, config = capsys.readouterr().out.splitlines()
+    assert (batch, patch, around, pools) == ("2", "[16 24 24]", "[16, 24, 24]", "[2 2 2]")
+    plan = load_plan(config)
+    assert Path(config).parent == Path("configs")
+    assert (plan.data.images, plan.data.masks, plan.data.folds) == ("images_out", "masks_out", "folds.csv")
+    assert (tmp_path / "images_out" / "a.npy").exists()
+
+
+@pytest.mark.parametrize("option", ["--use_one_hot", "--remove_bg", "--no_auto_config", "--skip_preprocessing"])
+def test_options_that_are_not_offered_say_what_to_do(tmp_path, option, capfd):
+    assert run(make_set(tmp_path), option) == 2
+    assert f"{option} is not offered" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--num_epochs", "0"], "--num_epochs 0: wanted at least 1"),
+        (["--learning_rate", "-1"], "wanted more than 0"),
+        (["--patch_size", "10", "24", "0"], "wanted three values above 0"),
+        (["--spacing", "0", "1", "1"], "wanted three values above 0, in µm"),
+        (["--base_config", "nowhere.yaml"], "cannot read 'nowhere.yaml'"),
+        (["--is_2d", "True"], "the volumes have a z axis"),
+    ],
+)
+def test_wrong_options_are_explained(tmp_path, options, words, capfd):
+    assert run(make_set(tmp_path), *options) == 2
+    message = capfd.readouterr().err
+    assert words in message
+    assert "Traceback" not in message
+
+
+def test_everything_in_one_go(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert synth(["s", "--count", "2", "--shape", "16", "24", "24", "--cells", "3"]) == 0
+    options = ["--img_path", "s/images", "--msk_path", "s/masks", "--num_epochs", "1", "--num_steps", "1"]
+    assert preprocess_train.main([*options, "--folds", "2", "--width", "4", "--run_dir", "run"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "run"
+    assert (tmp_path / "run" / "model" / "unet_default_best.pth").exists()
