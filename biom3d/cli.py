@@ -9,6 +9,7 @@ import importlib
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from biom3d import __version__
 from biom3d.errors import Biom3dError
@@ -41,6 +42,13 @@ def step_parser(step: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--events", metavar="FILE", help="append one JSON line per event to FILE (for programs that watch)"
     )
+    return parser
+
+
+def add_subcommand(commands: Any, name: str, summary: str) -> argparse.ArgumentParser:
+    """Add a command below a step, such as `report curves`, and return its parser; `--events` works there too."""
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary)
+    parser.add_argument("--events", metavar="FILE", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser
 
 

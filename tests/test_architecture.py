@@ -20,13 +20,16 @@ ALLOWED = {
     "io": {"errors", "files"},
     "metrics": BASE | {"io"},
     "figures": BASE | {"io"},
+    "views": BASE | {"io", "figures"},
+    "pairs": BASE | {"io", "data"},
     "planning": BASE,
     "models": BASE,
     "compat": BASE | {"data"},
     "options": BASE | {"data"},
     "data": BASE | {"io", "planning"},
     "training": BASE | {"data", "models", "planning"},
-    "export": BASE | {"cli", "io", "training"},  # the step is its __main__; the rest writes and packs results
+    "export": BASE
+    | {"cli", "io", "options", "pairs", "training"},  # the step is its __main__; the rest writes and packs results
     "prediction": BASE | {"data", "io", "models", "training"},
 }
 STEPS = {"check", "plan", "preprocess", "train", "pred", "eval", "report", "synth", "demo"}

@@ -33,9 +33,7 @@ class Layout:
 
     def index(self, z0: int, z1: int) -> tuple[int | slice, ...]:
         """Return the index into the stored array that selects the planes z0 <= z < z1."""
-        return tuple(
-            0 if role == DROPPED else slice(z0, z1) if role == "Z" else slice(None) for role in self.roles
-        )
+        return tuple(0 if role == DROPPED else slice(z0, z1) if role == "Z" else slice(None) for role in self.roles)
 
     def to_czyx(self, array: np.ndarray) -> np.ndarray:
         """Return a view (c, z, y, x) of an array whose dimensions are `axes`."""
@@ -152,8 +150,7 @@ def _merge_samples(shape: tuple[int, ...], roles: str) -> str:
     if "C" in roles:
         if shape[roles.index("C")] > 1 and shape[roles.index("S")] > 1:
             raise DataError(
-                f"has channels and colour samples (axes {roles}, shape {shape}); "
-                "save it with one channel axis"
+                f"has channels and colour samples (axes {roles}, shape {shape}); save it with one channel axis"
             )
         single = "C" if shape[roles.index("C")] == 1 else "S"
         roles = roles.replace(single, DROPPED)

@@ -101,16 +101,22 @@ def read_labels(path: Path | str) -> Volume:
     Raises:
         DataError: as `open_volume`; more than one channel; values that are not whole numbers.
     """
-    volume = read_volume(path)
-    if volume.header.shape[0] != 1:
-        raise DataError(
-            f"'{path}': a label volume has one channel, this has {volume.header.shape[0]} "
-            f"(shape {volume.header.shape} as c, z, y, x); save the labels as one grey-value image"
-        )
+    with open_volume(path) as lazy:
+        require_one_channel(path, lazy.header)
+        volume = Volume(lazy.read(0, lazy.header.shape[1]), lazy.header)
     if volume.header.dtype.kind != "f":
         return volume
     labels = _whole_numbers(volume.array, path)
     return Volume(labels, replace(volume.header, dtype=labels.dtype))
+
+
+def require_one_channel(path: Path | str, header: Header) -> None:
+    """Raise `DataError` unless a volume can be labels: one channel."""
+    if header.shape[0] != 1:
+        raise DataError(
+            f"'{path}': a label volume has one channel, this has {header.shape[0]} "
+            f"(shape {header.shape} as c, z, y, x); save the labels as one grey-value image"
+        )
 
 
 def write_volume(path: Path | str, array: np.ndarray, header: Header) -> None:

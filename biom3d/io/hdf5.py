@@ -58,9 +58,7 @@ def write_volume(path: Path, array: np.ndarray, header: Header) -> None:
     sizes = {"C": 1, "Z": _SLAB, "Y": 256, "X": 256}
     chunks = tuple(min(sizes[letter], size) for letter, size in zip(axes, stored.shape, strict=True))
     with h5py.File(path, "w") as file:
-        dataset = file.create_dataset(
-            name, stored.shape, header.dtype, chunks=chunks, compression="gzip", shuffle=True
-        )
+        dataset = file.create_dataset(name, stored.shape, header.dtype, chunks=chunks, compression="gzip", shuffle=True)
         copy_by_slabs(stored, dataset, axes, _SLAB)
         tags = [{"key": letter.lower(), "typeFlags": 1 if letter == "C" else 2} for letter in axes]
         dataset.attrs["axistags"] = json.dumps({"axes": tags})

@@ -33,7 +33,7 @@ def write_volume(path: Path, array: np.ndarray, header: Header) -> None:
     """Write an array (c, z, y, x) as ZYX, YX or CZYX: the orders that can be told apart on reading."""
     axes = plain_order(stored_axes(header.axes, header.shape))
     stored = from_czyx(array, axes)
-    if guess_axes(stored.shape) != axes:
+    if not _is_read_as(stored.shape, axes):
         raise DataError(
             f"a .npy file names no axes, and shape {stored.shape} as {axes} would be read wrongly; "
             "write .ome.tif, .h5 or .zarr"
@@ -44,3 +44,10 @@ def write_volume(path: Path, array: np.ndarray, header: Header) -> None:
         np.lib.format.write_array_header_1_0(file, description)
         for plane in planes(stored, header.dtype):
             file.write(plane.data)
+
+
+def _is_read_as(shape: tuple[int, ...], axes: str) -> bool:
+    try:
+        return guess_axes(shape) == axes
+    except DataError:
+        return False

@@ -80,9 +80,7 @@ def _open(file: tifffile.TiffFile) -> LazyVolume:
     dtype = native_dtype(series.dtype)
     _check_whole(file, series)
     unit, spacing, names = _metadata(file, number, layout)
-    header = Header(
-        layout.shape, dtype, layout.axes, spacing, names if len(names) == layout.shape[0] else (), unit
-    )
+    header = Header(layout.shape, dtype, layout.axes, spacing, names if len(names) == layout.shape[0] else (), unit)
     if series.dataoffset is not None:
         stored = series.dtype.newbyteorder(file.byteorder)
         source = np.memmap(file.filehandle.path, stored, "r", series.dataoffset, series.shape)
@@ -155,9 +153,7 @@ def _check_whole(file: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> No
                 raise _damaged(f"plane {number} of {len(series.pages)} has a part without data")
 
 
-def _page_reader(
-    series: tifffile.TiffPageSeries, layout: Layout, dtype: np.dtype
-) -> Callable[[int, int], np.ndarray]:
+def _page_reader(series: tifffile.TiffPageSeries, layout: Layout, dtype: np.dtype) -> Callable[[int, int], np.ndarray]:
     """Return `read(z0, z1)` that decodes only the pages asked for."""
     first = series.ndim - series.keyframe.ndim
     outer = series.shape[:first]
@@ -260,9 +256,7 @@ def _flavour(path: Path, header: Header) -> str:
     nbytes = int(np.prod(header.shape)) * header.dtype.itemsize
     if path.name.lower().endswith((".ome.tif", ".ome.tiff")):
         if header.dtype.name not in _OME_TYPES:
-            raise DataError(
-                f"OME-TIFF cannot hold {header.dtype}; write .tif, or convert to {', '.join(_OME_TYPES)}"
-            )
+            raise DataError(f"OME-TIFF cannot hold {header.dtype}; write .tif, or convert to {', '.join(_OME_TYPES)}")
         return "ome"
     if header.dtype.name in _IMAGEJ_TYPES and nbytes < _LARGEST_CLASSIC:
         return "imagej"

@@ -1,0 +1,118 @@
+"""Which mask belongs to which image: by name, over one or several pairs of folders."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from biom3d.errors import DataError
+from biom3d.io import SUFFIXES, list_volumes, volume_name
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image and its mask, under one name; `mask` is None for images alone."""
+
+    name: str
+    image: Path
+    mask: Path | None
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """The cases that could be paired, and one line for each thing that is wrong with the rest."""
+
+    cases: tuple[Case, ...]
+    problems: tuple[str, ...]
+
+
+def pair_volumes(images: Sequence[Path | str], masks: Sequence[Path | str] | None = None) -> Pairing:
+    """Pair the volumes of each folder of `images` with those of the folder of `masks` at the same place.
+
+    A mask has the name of its image; the suffix may differ. A single file may stand for a folder; one image file
+    and one mask file are a pair under any names. Without `masks` every image is a case of its own. Where two
+    folders hold the same name, all names get the differing part of their folder's path in front.
+    """
+    if masks is not None and len(masks) != len(images):
+        return Pairing(
+            (),
+            (
+                f"{len(images)} image folders and {len(masks)} mask folders; "
+                "give one mask folder for each image folder, in the same order",
+            ),
+        )
+    groups: list[list[Case]] = []
+    problems: list[str] = []
+    for place, folder in enumerate(images):
+        cases, wrong = _pair_folder(Path(folder), Path(masks[place]) if masks is not None else None)
+        groups.append(cases)
+        problems += wrong
+    prefixes = _prefixes(groups, [Path(folder) for folder in images])
+    cases = [replace(case, name=prefix + case.name) for prefix, group in prefixes for case in group]
+    return Pairing(tuple(cases), tuple(problems))
+
+
+def refuse(problems: Sequence[str], what: str = "the data set") -> None:
+    """Raise one `DataError` that holds all `problems`, each on its own line; none is fine."""
+    if problems:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise DataError("\n".join([f"{count} with {what}:", *(f"  {problem}" for problem in problems)]))
+
+
+def _pair_folder(images: Path, masks: Path | None) -> tuple[list[Case], list[str]]:
+    problems: list[str] = []
+    found = _list(images, problems)
+    if masks is None:
+        return [Case(volume_name(path), path, None) for path in found], problems
+    wanted = _list(masks, problems)
+    if problems:
+        return [], problems
+    if found == [images] and wanted == [masks]:
+        return [Case(volume_name(images), images, masks)], []
+    by_name = {volume_name(path): path for path in wanted}
+    cases = [
+        Case(volume_name(path), path, by_name[volume_name(path)]) for path in found if volume_name(path) in by_name
+    ]
+    return cases, _unpaired(found, wanted, masks)
+
+
+def _list(folder: Path, problems: list[str]) -> list[Path]:
+    try:
+        return list_volumes(folder)
+    except DataError as error:
+        problems.append(str(error))
+        return []
+
+
+def _unpaired(images: list[Path], masks: list[Path], mask_folder: Path) -> list[str]:
+    image_names = {volume_name(path) for path in images}
+    mask_names = {volume_name(path) for path in masks}
+    problems = [
+        f"'{path}': image without mask; wanted '{mask_folder / volume_name(path)}' with one of "
+        f"{', '.join(SUFFIXES)}; add the mask, or take the image away"
+        for path in images
+        if volume_name(path) not in mask_names
+    ]
+    problems += [
+        f"'{path}': mask without image; wanted an image called '{volume_name(path)}'; "
+        "add the image, or take the mask away"
+        for path in masks
+        if volume_name(path) not in image_names
+    ]
+    if not image_names & mask_names:
+        problems.append(
+            f"no mask has the name of an image; rename them alike, for example '{masks[0].name}' -> '{images[0].name}'"
+        )
+    return problems
+
+
+def _prefixes(groups: list[list[Case]], folders: list[Path]) -> list[tuple[str, list[Case]]]:
+    """Return each group with what its names need in front to be unique: nothing, where they are already."""
+    names = Counter(case.name for group in groups for case in group)
+    if all(count == 1 for count in names.values()):
+        return [("", group) for group in groups]
+    parts = [list(reversed(folder.absolute().parts)) for folder in folders]
+    for level in zip(*parts, strict=False):
+        if len(set(level)) == len(level):
+            return [(f"{part}_", group) for part, group in zip(level, groups, strict=True)]
+    return [(f"{number}_", group) for number, group in enumerate(groups, start=1)]

@@ -1,0 +1,190 @@
+"""`python -m biom3d.eval`: compare label volumes with the truth, per class and case."""
+
+import argparse
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from biom3d.cli import run_step, step_parser
+from biom3d.config import SpacingUm
+from biom3d.errors import ConfigError, DataError
+from biom3d.events import Reporter
+from biom3d.files import write_json, write_text
+from biom3d.options import add_spacing_option, spacing_from
+
+if TYPE_CHECKING:
+    from biom3d.io import Header
+    from biom3d.metrics import ClassScore
+    from biom3d.pairs import Pair
+
+DESCRIPTION = """Compare predictions with the truth: Dice, IoU and HD95 per class and case.
+
+  biom3d eval --path_pred predictions/ --path_lab masks/ --num_classes 1 --out_csv metrics.csv
+
+Volumes are paired by name. A class in neither volume has no score and is left out of the mean; in one of them
+only it has Dice 0. HD95 is in µm, or in voxels where the voxel size is not known."""
+
+COLUMNS = {
+    "dice": ["dice"],
+    "iou": ["iou"],
+    "hd95": ["hd95_um", "hd95_voxels"],
+    "equals": ["equals"],
+    "all": ["dice", "iou", "hd95_um", "hd95_voxels"],
+}
+TITLES = {"dice": "Dice", "iou": "IoU", "equals": "equal"}
+SAME_SPACING = 0.01  # relative difference that rounding in files explains
+
+Row = dict[str, Any]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line: the options of Biom3d 0.1.2 and explicit output files."""
+    parser = step_parser("eval", DESCRIPTION)
+    for flags, text in (
+        (("-p", "--path_pred", "--dir_pred"), "folder of predictions, or one file"),
+        (("-l", "--path_lab", "--dir_lab"), "folder of true label volumes, or one file"),
+    ):
+        parser.add_argument(*flags, required=True, type=Path, metavar="DIR", help=text)
+    parser.add_argument(
+        "-f",
+        "--function",
+        choices=sorted(COLUMNS),
+        default="all",
+        help="what to compute; equals is the share of voxels that agree (default: all = dice, iou, hd95)",
+    )
+    parser.add_argument(
+        "--num_classes", type=int, default=1, metavar="N", help="classes, the background not counted (default: 1)"
+    )
+    parser.add_argument(
+        "--instances", action="store_true", help="labels number single objects: all of them become class 1"
+    )
+    parser.add_argument("--out_csv", type=Path, metavar="FILE", help="write a row per class and case")
+    parser.add_argument("--out_json", type=Path, metavar="FILE", help="write the same rows and the means")
+    add_spacing_option(parser)
+    return parser
+
+
+def execute(args: argparse.Namespace, report: Reporter) -> None:
+    """Score all pairs, write the files, print the table."""
+    if args.num_classes < 1:
+        raise ConfigError(f"--num_classes {args.num_classes}: wanted at least 1")
+    columns = COLUMNS[args.function]
+    spacing = spacing_from(args)
+    rows: list[Row] = []
+    for pair in report.track(find_pairs(args.path_pred, args.path_lab), "cases", unit="case"):
+        for row in score_pair(pair, args, spacing, report):
+            report.event("case", **row)
+            rows.append(row)
+    means = mean_rows(rows, columns)
+    if args.out_csv:
+        write_csv(args.out_csv, rows)
+    if args.out_json:
+        write_json(args.out_json, {"num_classes": args.num_classes, "cases": rows, "mean": means})
+    report.event("done", cases=len(rows) // args.num_classes, mean=means)
+    print(table(rows, means, columns))
+
+
+def find_pairs(predictions: Path, truth: Path) -> list["Pair"]:
+    """Pair predictions and truth by name; DataError where either has no partner."""
+    from biom3d.pairs import pair_volumes, quoted
+
+    pairs, unused = pair_volumes(predictions, truth, ("prediction", "truth"))
+    if unused:
+        raise DataError(
+            f"{len(unused)} true volume(s) in '{truth}' without a prediction in '{predictions}': {quoted(unused)}; "
+            "predict them, or give a folder with the truth of these predictions only"
+        )
+    return pairs
+
+
+def score_pair(pair: "Pair", args: argparse.Namespace, spacing_um: SpacingUm | None, report: Reporter) -> list[Row]:
+    """Read one case and return a row per class; DataError names the case."""
+    from biom3d.metrics import score_case
+    from biom3d.pairs import read_classes
+
+    arrays, headers = [], []
+    for path in (pair.first, pair.second):
+        labels, header, warning = read_classes(path, args.num_classes, args.instances)
+        if warning:
+            report.warn(f"'{path}': {warning}")
+        arrays.append(labels)
+        headers.append(header)
+    spacing_um = spacing_um or _choose_spacing(pair.name, headers, report)
+    with_hd95 = "hd95_um" in COLUMNS[args.function]
+    try:
+        scores = score_case(arrays[0], arrays[1], args.num_classes, spacing_um, with_hd95)
+    except DataError as error:
+        raise DataError(f"case '{pair.name}' ('{pair.first}', '{pair.second}'): {error}") from error
+    return [_row(pair.name, score, COLUMNS[args.function]) for score in scores]
+
+
+def _choose_spacing(name: str, headers: Sequence["Header"], report: Reporter) -> SpacingUm | None:
+    """Return the voxel size of the truth, else that of the prediction; warn where they differ."""
+    pred, true = (header.spacing_um for header in headers)
+    if pred and true and any(abs(a - b) > SAME_SPACING * b for a, b in zip(pred, true, strict=True)):
+        report.warn(f"case '{name}': voxel size {pred} µm in the prediction, {true} in the truth, which is used")
+    return true or pred
+
+
+def _row(case: str, score: "ClassScore", columns: Sequence[str]) -> Row:
+    values = {
+        "dice": score.dice,
+        "iou": score.iou,
+        "hd95_um": score.hd95 if score.unit == "µm" else None,
+        "hd95_voxels": score.hd95 if score.unit == "voxels" else None,
+        "equals": score.equals,
+    }
+    sizes = {"voxels_pred": score.voxels_pred, "voxels_true": score.voxels_true}
+    return {"case": case, "class": score.label, **{column: values[column] for column in columns}, **sizes}
+
+
+def mean_rows(rows: Sequence[Row], columns: Sequence[str]) -> dict[str, Row]:
+    """Return the mean over cases of each class and column, of the cases where it is defined."""
+    means: dict[str, Row] = {}
+    for label in sorted({row["class"] for row in rows}):
+        mean: Row = {}
+        for column in columns:
+            values = [row[column] for row in rows if row["class"] == label and row[column] is not None]
+            mean[column] = sum(values) / len(values) if values else None
+        means[str(label)] = mean
+    return means
+
+
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    """Write rows as CSV, atomically; undefined values are empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def table(rows: Sequence[Row], means: dict[str, Row], columns: Sequence[str]) -> str:
+    """Return the rows and means as lines, such as `n1  class 1  Dice 0.953  IoU 0.910  HD95 0.41 µm`."""
+    everything = [*rows, *({"case": "mean", "class": label, **mean} for label, mean in means.items())]
+    width = max(len(row["case"]) for row in everything)
+    return "\n".join(f"{row['case']:<{width}}  class {row['class']}  {_cells(row, columns)}" for row in everything)
+
+
+def _cells(row: Row, columns: Sequence[str]) -> str:
+    cells = [f"{TITLES[column]} {_number(row[column], 3)}" for column in columns if column in TITLES]
+    if "hd95_um" in columns:
+        in_voxels = row["hd95_um"] is None and row["hd95_voxels"] is not None
+        value, unit = (row["hd95_voxels"], " voxels") if in_voxels else (row["hd95_um"], " µm")
+        cells.append(f"HD95 {_number(value, 2)}" + (unit if value is not None else ""))
+    return "  ".join(cells)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the step; return its exit code."""
+    return run_step("eval", build_parser(), execute, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

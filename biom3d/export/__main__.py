@@ -1,0 +1,125 @@
+"""`python -m biom3d.export`: label volumes as OME-TIFF and OME-Zarr, a trained model as one zip."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from biom3d.cli import add_subcommand, run_step, step_parser
+from biom3d.config import SpacingUm
+from biom3d.errors import ConfigError, DataError
+from biom3d.events import Reporter
+from biom3d.options import add_spacing_option, spacing_from
+
+DESCRIPTION = """Write results and models in forms that other programs read.
+
+  biom3d export labels --path_pred predictions/ --path_in images/ --out_dir labels/
+  biom3d export model --log logs/nuclei/fold_0 logs/nuclei/fold_1 --out nuclei.zip"""
+SUFFIXES = {"ome-tiff": ".ome.tif", "ome-zarr": ".ome.zarr"}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line with its two commands."""
+    parser = step_parser("export", DESCRIPTION)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    labels = add_subcommand(commands, "labels", "predictions as OME-TIFF, and as OME-Zarr beside their image")
+    for flag, text in (
+        ("--path_pred", "folder of label volumes, or one file"),
+        ("--path_in", "folder of the images of the same names, or one file"),
+        ("--out_dir", "folder for <case>.ome.tif (labels) and <case>.ome.zarr (image and labels)"),
+    ):
+        labels.add_argument(flag, type=Path, required=True, metavar="DIR", help=text)
+    labels.add_argument("--formats", nargs="+", choices=list(SUFFIXES), default=list(SUFFIXES), help="default: both")
+    labels.add_argument("--label_name", default="prediction", metavar="NAME", help="default: prediction")
+    add_spacing_option(labels)
+    model = add_subcommand(commands, "model", "the best weights and plans of run folders as one zip for `pred --log`")
+    model.add_argument("--log", type=Path, nargs="+", required=True, metavar="RUN", help="run folders, one a fold")
+    model.add_argument("--out", type=Path, required=True, metavar="FILE", help="the zip to write")
+    return parser
+
+
+def execute(args: argparse.Namespace, report: Reporter) -> None:
+    """Run the command that was asked for."""
+    {"labels": export_labels, "model": export_model}[args.command](args, report)
+
+
+def export_labels(args: argparse.Namespace, report: Reporter) -> None:
+    """Write every prediction in every format that was asked for."""
+    from biom3d.pairs import pair_volumes, quoted
+
+    if not args.label_name or not args.label_name.replace("_", "").replace("-", "").isalnum():
+        raise ConfigError(f"--label_name '{args.label_name}': wanted letters, digits, - and _ only")
+    spacing = spacing_from(args)
+    pairs, unused = pair_volumes(args.path_pred, args.path_in, ("prediction", "image"))
+    if unused:
+        report.warn(f"{len(unused)} image(s) without a prediction are left out: {quoted(unused)}")
+    for pair in report.track(pairs, "cases", unit="case"):
+        for form in dict.fromkeys(args.formats):
+            out = args.out_dir / f"{pair.name}{SUFFIXES[form]}"
+            _refuse_input(out, (pair.first, pair.second))
+            _write_labels(form, out, pair.second, pair.first, args.label_name, spacing)
+            report.event("exported", case=pair.name, format=form, path=str(out))
+    report.info(f"{len(pairs)} case(s) exported to '{args.out_dir}'")
+    report.event("done", cases=len(pairs))
+
+
+def _refuse_input(out: Path, inputs: Sequence[Path]) -> None:
+    for path in inputs:
+        if out.exists() and out.samefile(path):
+            raise ConfigError(f"'{out}' would replace the input '{path}'; choose another --out_dir")
+
+
+def _write_labels(
+    form: str, out: Path, image: Path, labels: Path, label_name: str, spacing_um: SpacingUm | None
+) -> None:
+    if form == "ome-zarr":
+        from biom3d.export.ome_zarr import write_with_labels
+
+        write_with_labels(out, image, labels, label_name, spacing_um)
+    else:
+        write_ome_tiff(out, image, labels, label_name, spacing_um)
+
+
+def write_ome_tiff(out: Path, image: Path, labels: Path, label_name: str, spacing_um: SpacingUm | None = None) -> None:
+    """Write labels as compressed OME-TIFF with the voxel size of the image and `label_name` as the channel.
+
+    `spacing_um` (z, y, x) replaces what the image file says. Raises DataError where the shapes differ.
+    """
+    import numpy as np
+
+    from biom3d.io import read_header, read_labels, write_volume
+
+    header = read_header(image)
+    array = read_labels(labels).array
+    if array.shape != (1, *header.shape[1:]):
+        raise DataError(
+            f"labels '{labels}' have shape {array.shape} (c, z, y, x), the image '{image}' {header.shape}; "
+            "wanted the same grid"
+        )
+    if array.dtype.itemsize == 8:  # OME-TIFF has no 64-bit integers
+        array = array.astype(np.promote_types(np.min_scalar_type(array.min()), np.min_scalar_type(array.max())))
+    if spacing_um:
+        header = replace(header, spacing_um=spacing_um, unit="µm")
+    axes = header.axes.replace("C", "")
+    write_volume(out, array, replace(header, axes=axes, channel_names=(label_name,)))
+
+
+def export_model(args: argparse.Namespace, report: Reporter) -> None:
+    """Pack run folders into one zip."""
+    from biom3d.export.package import pack_model
+
+    if args.out.suffix.lower() != ".zip":
+        raise ConfigError(f"--out '{args.out}': wanted a name that ends in .zip")
+    manifest = pack_model(args.log, args.out)
+    size = args.out.stat().st_size / 1e6
+    report.info(f"{manifest['folds']} fold(s) of '{manifest['desc']}' in '{args.out}' ({size:.1f} MB)")
+    report.event("done", out=str(args.out), folds=manifest["folds"], bytes=args.out.stat().st_size)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the step; return its exit code."""
+    return run_step("export", build_parser(), execute, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,305 @@
+"""`python -m biom3d.report`: learning curves, overlay pictures, and one table over all metrics."""
+
+import argparse
+import csv
+import io
+import json
+import math
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from biom3d.cli import add_subcommand, run_step, step_parser
+from biom3d.config import SpacingUm
+from biom3d.errors import ConfigError, DataError
+from biom3d.events import Reporter
+from biom3d.files import atomic_path, write_text
+from biom3d.options import add_spacing_option, spacing_from
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from biom3d.figures import Curve
+
+DESCRIPTION = """Draw and collect results.
+
+  biom3d report curves --log logs/nuclei/fold_0 logs/nuclei/fold_1 --out curves.png
+  biom3d report overlay --path_in images/ --path_pred predictions/ --path_lab masks/ --out_dir overlays/
+  biom3d report summary --metrics results/*/*/metrics.json --out summary.csv"""
+
+WORST = "worst_case.png"
+SUMMARY_COLUMNS = (
+    "model", "dataset", "class", "cases", "dice_mean", "dice_worst", "worst_case",
+    "iou_mean", "iou_worst", "hd95_um_mean", "hd95_um_worst",
+)  # fmt: skip
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One picture to draw: its files, and its mean Dice over classes where that is known."""
+
+    name: str
+    image: Path
+    pred: Path
+    true: Path | None
+    dice: float | None
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line with its three commands."""
+    parser = step_parser("report", DESCRIPTION)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    curves = add_subcommand(commands, "curves", "loss and Dice by epoch, one line per run")
+    curves.add_argument("--log", type=Path, nargs="+", required=True, metavar="RUN", help="run folders of train")
+    curves.add_argument("--out", type=Path, required=True, metavar="FILE", help="picture: .png, .svg or .pdf")
+    _add_overlay(commands)
+    summary = add_subcommand(commands, "summary", "one table of all metrics.json of eval")
+    summary.add_argument(
+        "--metrics",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help="files results/<model>/<dataset>/metrics.json; model and data set are read from the path",
+    )
+    summary.add_argument("--out", type=Path, required=True, metavar="FILE", help="table to write, CSV")
+    return parser
+
+
+def _add_overlay(commands: Any) -> None:
+    overlay = add_subcommand(commands, "overlay", "outlines over the image in three planes, a picture per case")
+    for flag, required, text in (
+        ("--path_in", True, "folder of images, or one file"),
+        ("--path_pred", True, "folder of predictions, or one file"),
+        ("--path_lab", False, "folder of true label volumes, or one file"),
+        ("--metrics", False, "metrics.json of eval: the cases with the lowest Dice are drawn first"),
+        ("--out_dir", True, f"folder for <case>.png and {WORST}"),
+    ):
+        overlay.add_argument(flag, type=Path, required=required, metavar="PATH", help=text)
+    overlay.add_argument("--max_cases", type=int, default=20, metavar="N", help="pictures at most (default: 20)")
+    overlay.add_argument("--num_classes", type=int, metavar="N", help="default: as in --metrics, else as predicted")
+    overlay.add_argument("--instances", action="store_true", help="true labels number single objects")
+    add_spacing_option(overlay)
+
+
+def execute(args: argparse.Namespace, report: Reporter) -> None:
+    """Run the command that was asked for."""
+    {"curves": run_curves, "overlay": run_overlay, "summary": run_summary}[args.command](args, report)
+
+
+# Learning curves
+
+
+def run_curves(args: argparse.Namespace, report: Reporter) -> None:
+    """Draw the learning curves of some runs."""
+    from biom3d.figures import draw_curves, save_figure
+
+    models = sorted({_model_of(run) for run in args.log})
+    curves = [read_curve(run, with_model=len(models) > 1) for run in args.log]
+    save_figure(draw_curves(curves, ", ".join(models)), args.out)
+    report.info(f"{len(curves)} run(s) drawn to '{args.out}'")
+    report.event("done", out=str(args.out))
+
+
+def read_curve(run: Path, with_model: bool = False) -> "Curve":
+    """Read `log/log.csv` of a run folder. Raises DataError where it is missing, empty or no such table."""
+    import numpy as np
+
+    from biom3d.figures import Curve
+
+    path = run / "log" / "log.csv"
+    try:
+        rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+        columns = {
+            name: np.array([float(row.get(name) or "nan") for row in rows])
+            for name in ("epoch", "train_loss", "val_loss", "val_dice")
+        }
+    except OSError as error:
+        raise DataError(f"'{path}' cannot be read ({error.strerror}); give a run folder of train") from error
+    except (ValueError, csv.Error) as error:
+        raise DataError(f"'{path}' is no learning curve ({error}); give a run folder of train") from error
+    if not rows or np.isnan(columns["epoch"]).any():
+        raise DataError(f"'{path}' holds no finished epoch; wait for the first, or give another run")
+    name = re.sub(r"^fold_(\d+)", r"fold \1", run.resolve().name)
+    return Curve(f"{_model_of(run)}, {name}" if with_model else name, **columns)
+
+
+def _model_of(run: Path) -> str:
+    """Return <model> of logs/<model>/fold_<k>, or the name of a run folder of another form."""
+    run = run.resolve()
+    return run.parent.name if run.name.startswith("fold_") else run.name
+
+
+# Overlays
+
+
+def run_overlay(args: argparse.Namespace, report: Reporter) -> None:
+    """Draw a picture per case, and the worst one again under its own name."""
+    metrics = read_metrics(args.metrics) if args.metrics else {"cases": []}
+    num_classes = args.num_classes or metrics.get("num_classes")
+    spacing = spacing_from(args)
+    chosen, left_out = choose_cases(find_cases(args, mean_dice(metrics["cases"])), args.max_cases)
+    scores: dict[str, float] = {}
+    for case in report.track(chosen, "pictures", unit="case"):
+        dice = draw_case(case, args.out_dir / f"{case.name}.png", num_classes, args.instances, spacing)
+        report.event("picture", case=case.name, dice=dice)
+        if dice is not None:
+            scores[case.name] = dice
+    if scores:
+        worst = min(scores, key=lambda name: scores[name])
+        with atomic_path(args.out_dir / WORST) as temporary:
+            shutil.copyfile(args.out_dir / f"{worst}.png", temporary)
+    _tell_overlays(report, args, len(chosen), left_out)
+
+
+def _tell_overlays(report: Reporter, args: argparse.Namespace, drawn: int, left_out: Sequence[Case]) -> None:
+    from biom3d.pairs import quoted
+
+    report.info(f"{drawn} picture(s) in '{args.out_dir}'")
+    if left_out:
+        rule = "those with the highest Dice" if left_out[-1].dice is not None else "the last by name"
+        names = quoted([case.name for case in left_out])
+        report.info(f"not drawn, {rule}: {names}; --max_cases draws more than {args.max_cases}")
+    report.event("done", drawn=drawn, not_drawn=[case.name for case in left_out])
+
+
+def find_cases(args: argparse.Namespace, dice: dict[str, float]) -> list[Case]:
+    """Return all predictions with their images and, where given, their truth."""
+    from biom3d.pairs import pair_volumes
+
+    images, _ = pair_volumes(args.path_pred, args.path_in, ("prediction", "image"))
+    truth = {}
+    if args.path_lab:
+        found, _ = pair_volumes(args.path_pred, args.path_lab, ("prediction", "truth"))
+        truth = {pair.name: pair.second for pair in found}
+    return [Case(p.name, p.second, p.first, truth.get(p.name), dice.get(p.name)) for p in images]
+
+
+def choose_cases(cases: Sequence[Case], max_cases: int) -> tuple[list[Case], list[Case]]:
+    """Return the cases to draw and those left out: lowest Dice first, cases without one last, then by name."""
+    if max_cases < 1:
+        raise ConfigError(f"--max_cases {max_cases}: wanted at least 1")
+    ordered = sorted(cases, key=lambda case: (math.inf if case.dice is None else case.dice, case.name))
+    return ordered[:max_cases], ordered[max_cases:]
+
+
+def draw_case(
+    case: Case, out: Path, num_classes: int | None, instances: bool, spacing_um: SpacingUm | None
+) -> float | None:
+    """Draw one case to `out`; return its mean Dice over classes, or None where the truth is not known."""
+    from biom3d.figures import draw_overlay, save_figure
+    from biom3d.io import read_header, read_labels
+    from biom3d.pairs import read_classes
+    from biom3d.views import make_views
+
+    header = read_header(case.image)
+    predicted = read_labels(case.pred)
+    pred = predicted.array[0]
+    num_classes = num_classes or max(int(pred.max()), 1)
+    true = read_classes(case.true, num_classes, instances)[0] if case.true else None
+    for what, path, labels in (("prediction", case.pred, pred), ("truth", case.true, true)):
+        if labels is not None and labels.shape != header.shape[1:]:
+            raise DataError(
+                f"case '{case.name}': the {what} '{path}' has shape {labels.shape} (z, y, x), the image "
+                f"'{case.image}' {header.shape[1:]}; give volumes of the same grid"
+            )
+    dice = case.dice
+    if dice is None and true is not None:
+        dice = _mean_dice_of(pred, true)
+    views = make_views(case.image, pred, true)
+    title = case.name if dice is None else f"{case.name}   Dice {dice:.3f}"
+    save_figure(draw_overlay(views, spacing_um or header.spacing_um or predicted.header.spacing_um, title), out)
+    return dice
+
+
+def _mean_dice_of(pred: "np.ndarray", true: "np.ndarray") -> float | None:
+    from biom3d.metrics import score_case
+
+    scores = score_case(pred, true, max(int(pred.max()), int(true.max()), 1), with_hd95=False)
+    return _mean([score.dice for score in scores if score.dice is not None])
+
+
+# Metrics
+
+
+def run_summary(args: argparse.Namespace, report: Reporter) -> None:
+    """Write and print one table over several data sets and models."""
+    rows = [row for path in args.metrics for row in summarise(path, read_metrics(path)["cases"])]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, SUMMARY_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(args.out, text.getvalue())
+    print(format_table(rows))
+    report.event("done", rows=len(rows), out=str(args.out))
+
+
+def read_metrics(path: Path) -> dict[str, Any]:
+    """Read a metrics.json of eval. Raises DataError where it is missing or something else."""
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+        for row in metrics["cases"]:
+            row["case"], row["class"]
+        return dict(metrics)
+    except OSError as error:
+        raise DataError(f"'{path}' cannot be read ({error.strerror}); give a metrics.json of eval") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"'{path}' is no metrics.json of eval ({error!r}); run eval again") from error
+
+
+def mean_dice(rows: Sequence[Row]) -> dict[str, float]:
+    """Return the mean Dice over classes of each case that has one."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        if row.get("dice") is not None:
+            values.setdefault(str(row["case"]), []).append(row["dice"])
+    return {case: sum(found) / len(found) for case, found in values.items()}
+
+
+def summarise(path: Path, rows: Sequence[Row]) -> list[Row]:
+    """Return a row per class of one metrics.json: means over cases, and the worst case."""
+    place = path.resolve().parent
+    summary = []
+    for label in sorted({row["class"] for row in rows}):
+        mine = [row for row in rows if row["class"] == label]
+        dice, iou, hd95 = (_defined(mine, column) for column in ("dice", "iou", "hd95_um"))
+        summary.append({
+            "model": place.parent.name, "dataset": place.name, "class": label, "cases": len(mine),
+            "dice_mean": _mean(list(dice.values())), "dice_worst": min(dice.values(), default=None),
+            "worst_case": min(dice, key=lambda case: dice[case], default=None),
+            "iou_mean": _mean(list(iou.values())), "iou_worst": min(iou.values(), default=None),
+            "hd95_um_mean": _mean(list(hd95.values())), "hd95_um_worst": max(hd95.values(), default=None),
+        })  # fmt: skip
+    return summary
+
+
+def _defined(rows: Sequence[Row], column: str) -> dict[str, float]:
+    return {str(row["case"]): row[column] for row in rows if row.get(column) is not None}
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def format_table(rows: Sequence[Row]) -> str:
+    """Return rows as an aligned table for people; undefined values are `-`."""
+    cells = [list(SUMMARY_COLUMNS)]
+    for row in rows:
+        values = [row[column] for column in SUMMARY_COLUMNS]
+        cells.append(["-" if v is None else f"{v:.3f}" if isinstance(v, float) else str(v) for v in values])
+    widths = [max(len(line[place]) for line in cells) for place in range(len(SUMMARY_COLUMNS))]
+    return "\n".join("  ".join(f"{c:<{w}}" for c, w in zip(line, widths, strict=True)).rstrip() for line in cells)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the step; return its exit code."""
+    return run_step("report", build_parser(), execute, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

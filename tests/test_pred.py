@@ -1,0 +1,179 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from biom3d import pred, preprocess, train
+from biom3d.export.__main__ import main as export
+from biom3d.io import Header, read_header, read_labels, write_volume
+from tests.test_preprocess import SPACING, header, make_set
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """Two folds of a small model of bright boxes, trained by the real steps."""
+    folder = make_set(tmp_path_factory.mktemp("model"))
+    paths = [
+        "--img_path",
+        str(folder / "images"),
+        "--msk_path",
+        str(folder / "masks"),
+        "--out_dir",
+        str(folder / "pre"),
+    ]
+    options = ["--folds", "2", "--desc", "m", "--width", "4", "--num_epochs", "6", "--num_steps", "15"]
+    assert preprocess.main([*paths, "--plan_out", str(folder / "plan.yaml"), *options]) == 0
+    for fold in ("0", "1"):
+        run = ["--config", str(folder / "plan.yaml"), "--data_dir", str(folder / "pre"), "--fold", fold]
+        assert train.main([*run, "--run_dir", str(folder / f"fold_{fold}")]) == 0
+    return folder
+
+
+def run(model: Path, images: Path, out: Path, *options: str, folds=("fold_0",)) -> int:
+    logs = [str(model / fold) for fold in folds]
+    return pred.main(["--log", *logs, "--path_in", str(images), "--out_dir", str(out), *options])
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    return float(2 * np.count_nonzero((a > 0) & (b > 0)) / (np.count_nonzero(a) + np.count_nonzero(b)))
+
+
+@pytest.mark.parametrize("options", [[], ["--tta"], ["--keep", "biggest"], ["--keep", "big"]])
+def test_boxes_are_found(model, tmp_path, options):
+    assert run(model, model / "images", tmp_path / "out", *options) == 0
+    found = read_labels(tmp_path / "out" / "a.tif").array[0]
+    assert dice(found, read_labels(model / "masks" / "a.tif").array[0]) > 0.9
+
+
+def test_folds_are_averaged(model, tmp_path):
+    assert run(model, model / "images", tmp_path / "out", folds=("fold_0", "fold_1")) == 0
+    assert len(list((tmp_path / "out").glob("*.tif"))) == 4
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".ome.tif", ".nii.gz", ".npy", ".h5", ".ome.zarr"])
+def test_labels_have_name_format_shape_and_spacing_of_the_image(model, tmp_path, suffix):
+    folder = make_set(tmp_path, ("a b [1]",), suffix=suffix)
+    assert run(model, folder / "images", tmp_path / "out", "--spacing", *map(str, SPACING)) == 0
+    image, labels = (
+        read_header(folder / "images" / f"a b [1]{suffix}"),
+        read_header(tmp_path / "out" / f"a b [1]{suffix}"),
+    )
+    assert (labels.shape, labels.dtype) == (image.shape, np.uint8)
+    assert labels.spacing_um == pytest.approx(image.spacing_um) if image.spacing_um else labels.spacing_um is None
+
+
+def test_biom3d_users_find_their_folder(model, tmp_path):
+    options = ["-l", str(model / "fold_0"), "-i", str(model / "images"), "-o", str(tmp_path / "preds")]
+    assert pred.main(options) == 0
+    assert (tmp_path / "preds" / "fold_0" / "a.tif").exists()
+
+
+def test_a_packed_model_predicts_the_same(model, tmp_path):
+    assert export(["model", "--log", str(model / "fold_0"), "--out", str(tmp_path / "m.zip")]) == 0
+    assert run(model, model / "images", tmp_path / "a") == 0
+    assert (
+        pred.main(["-l", str(tmp_path / "m.zip"), "-i", str(model / "images"), "--out_dir", str(tmp_path / "b")]) == 0
+    )
+    assert (tmp_path / "a" / "a.tif").read_bytes() == (tmp_path / "b" / "a.tif").read_bytes()
+
+
+def test_a_single_file_may_be_given(model, tmp_path):
+    assert run(model, model / "images" / "a.tif", tmp_path / "out") == 0
+    assert [p.name for p in (tmp_path / "out").glob("*.tif")] == ["a.tif"]
+
+
+def test_one_bad_image_does_not_stop_the_others_and_nothing_half_done_gets_the_name(model, tmp_path, capfd):
+    shutil.copytree(model / "images", tmp_path / "images")
+    (tmp_path / "images" / "b.tif").write_bytes(b"rubbish")
+    assert run(model, tmp_path / "images", tmp_path / "out") == 2
+    message = capfd.readouterr().err
+    assert "b.tif" in message
+    assert "Traceback" not in message
+    assert not (tmp_path / "out").exists()
+    assert sorted(p.name for p in (tmp_path / "out.partial").glob("*.tif")) == ["a.tif", "c.tif", "d.tif"]
+
+
+def test_a_rerun_keeps_what_was_done(model, tmp_path, capfd):
+    shutil.copytree(model / "images", tmp_path / "images")
+    good = (tmp_path / "images" / "b.tif").read_bytes()
+    (tmp_path / "images" / "b.tif").write_bytes(b"rubbish")
+    assert run(model, tmp_path / "images", tmp_path / "out") == 2
+    (tmp_path / "images" / "b.tif").write_bytes(good)
+    assert run(model, tmp_path / "images", tmp_path / "out") == 0
+    assert capfd.readouterr().err.count("done before") == 3
+    assert len(list((tmp_path / "out").glob("*.tif"))) == 4
+
+
+def test_another_model_does_all_again(model, tmp_path, capfd):
+    options = ["-i", str(model / "images"), "-o", str(tmp_path)]
+    assert pred.main(["-l", str(model / "fold_0"), *options]) == 0
+    assert pred.main(["-l", str(model / "fold_0"), *options, "--tta"]) == 0
+    assert "done before" not in capfd.readouterr().err
+
+
+def test_files_of_others_are_never_overwritten(model, tmp_path, capfd):
+    (tmp_path / "fold_0").mkdir()
+    (tmp_path / "fold_0" / "a.tif").write_bytes(b"mine")
+    assert pred.main(["-l", str(model / "fold_0"), "-i", str(model / "images"), "-o", str(tmp_path)]) == 2
+    assert "was not written by pred" in capfd.readouterr().err
+    assert (tmp_path / "fold_0" / "a.tif").read_bytes() == b"mine"
+
+
+def test_the_images_are_never_overwritten(model, tmp_path, capfd):
+    shutil.copytree(model / "images", tmp_path / "fold_0")
+    assert pred.main(["-l", str(model / "fold_0"), "-i", str(tmp_path / "fold_0"), "-o", str(tmp_path)]) == 2
+    assert "would be overwritten" in capfd.readouterr().err
+
+
+def test_models_of_different_plans_are_not_averaged(model, tmp_path, capfd):
+    shutil.copytree(model / "fold_1", tmp_path / "other")
+    plan = tmp_path / "other" / "plan.yaml"
+    plan.write_text(plan.read_text().replace("patch_size: [16, 24, 24]", "patch_size: [16, 32, 32]"))
+    options = ["--path_in", str(model / "images"), "--out_dir", str(tmp_path / "out")]
+    assert pred.main(["--log", str(model / "fold_0"), str(tmp_path / "other"), *options]) == 2
+    assert "patch_size differs" in capfd.readouterr().err
+
+
+def test_a_wrong_number_of_channels_names_the_file(model, tmp_path, capfd):
+    (tmp_path / "images").mkdir()
+    two = Header((2, 16, 24, 24), np.dtype("uint16"), "CZYX", SPACING)
+    write_volume(tmp_path / "images" / "two.tif", np.ones((2, 16, 24, 24), np.uint16), two)
+    assert run(model, tmp_path / "images", tmp_path / "out") == 2
+    message = capfd.readouterr().err
+    assert "two.tif" in message
+    assert "2 channel(s), the model wants 1" in message
+
+
+def test_a_volume_smaller_than_the_patch_is_predicted(model, tmp_path):
+    (tmp_path / "images").mkdir()
+    write_volume(tmp_path / "images" / "s.tif", np.ones((1, 5, 7, 9), np.uint16), header((5, 7, 9)))
+    assert run(model, tmp_path / "images", tmp_path / "out") == 0
+    assert read_header(tmp_path / "out" / "s.tif").shape == (1, 5, 7, 9)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], "give --path_out DIR"),
+        (["--out_dir", "x", "--path_out", "y"], "give --path_out DIR"),
+        (["--out_dir", "x", "--tta", "--no_tta"], "contradict each other"),
+        (["--out_dir", "x", "-e"], "pred only predicts"),
+        (["--out_dir", "x", "--skip_preprocessing"], "--skip_preprocessing is not offered"),
+    ],
+)
+def test_wrong_options_are_explained(model, options, words, capfd):
+    assert pred.main(["--log", str(model / "fold_0"), "--path_in", str(model / "images"), *options]) == 2
+    assert words in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("missing", ["plan.yaml", "model/m_best.pth"])
+def test_an_incomplete_model_folder_is_named(model, tmp_path, missing, capfd):
+    shutil.copytree(model / "fold_0", tmp_path / "model")
+    (tmp_path / "model" / missing).unlink()
+    assert (
+        pred.main(["-l", str(tmp_path / "model"), "-i", str(model / "images"), "--out_dir", str(tmp_path / "o")]) == 2
+    )
+    message = capfd.readouterr().err
+    assert str(tmp_path / "model") in message
+    assert "Traceback" not in message
