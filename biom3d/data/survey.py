@@ -96,7 +96,7 @@ def survey_set(facts: Sequence[CaseFacts], question: Question) -> list[Finding]:
     mixed = mixture_problems(cases, list(headers.values()), question.spacing_um)
     return [
         *(Finding("error", problem) for problem in mixed),
-        *([] if question.spacing_um else _spacing_findings(headers)),
+        *_spacing_findings(headers, question),
         *_type_findings(headers),
         *_class_findings(facts, question),
         *_duplicates(facts),
@@ -104,8 +104,8 @@ def survey_set(facts: Sequence[CaseFacts], question: Question) -> list[Finding]:
     ]
 
 
-def measure_image(path: Path) -> ImageFacts:
-    """Return range, non-finite voxels and a digest of the voxels of an image, in little memory.
+def measure_image(path: Path, voxels_at_once: int = _VOXELS_AT_ONCE) -> ImageFacts:
+    """Return range, non-finite voxels and a digest of the voxels of an image, slab by slab.
 
     Raises:
         DataError: the image cannot be read.
@@ -113,7 +113,7 @@ def measure_image(path: Path) -> ImageFacts:
     low, high, bad, first = np.inf, -np.inf, 0, None
     with open_volume(path) as lazy:
         digest = hashlib.sha256(f"{lazy.header.shape} {lazy.header.dtype}".encode())
-        for z0, z1 in _slabs(lazy.header):
+        for z0, z1 in _slabs(lazy.header, voxels_at_once):
             block = lazy.read(z0, z1)
             digest.update(block.data)
             if block.dtype.kind == "f" and not np.isfinite(block).all():
@@ -126,8 +126,8 @@ def measure_image(path: Path) -> ImageFacts:
         return ImageFacts(lazy.header, low, high, bad, first, digest.hexdigest())
 
 
-def measure_mask(path: Path) -> MaskFacts:
-    """Return the label values of a mask and how often each occurs, in little memory.
+def measure_mask(path: Path, voxels_at_once: int = _VOXELS_AT_ONCE) -> MaskFacts:
+    """Return the label values of a mask and how often each occurs, slab by slab.
 
     Raises:
         DataError: the mask cannot be read, or has several channels.
@@ -136,7 +136,7 @@ def measure_mask(path: Path) -> MaskFacts:
     odd, first = 0, None
     with open_volume(path) as lazy:
         require_one_channel(path, lazy.header)
-        for z0, z1 in _slabs(lazy.header):
+        for z0, z1 in _slabs(lazy.header, voxels_at_once):
             block = lazy.read(z0, z1)
             if block.dtype.kind == "f":
                 whole = np.isfinite(block) & (block == np.rint(block))
@@ -162,9 +162,9 @@ def class_voxels(facts: CaseFacts) -> dict[int, int] | None:
 # One case
 
 
-def _slabs(header: Header) -> Iterator[tuple[int, int]]:
+def _slabs(header: Header, voxels_at_once: int) -> Iterator[tuple[int, int]]:
     channels, depth, height, width = header.shape
-    step = max(1, _VOXELS_AT_ONCE // (channels * height * width))
+    step = max(1, voxels_at_once // (channels * height * width))
     for z0 in range(0, depth, step):
         yield z0, min(z0 + step, depth)
 
@@ -246,27 +246,33 @@ def _pair_findings(facts: CaseFacts) -> list[Finding]:
 # All cases
 
 
-def _spacing_findings(headers: Mapping[str, Header]) -> list[Finding]:
+def _spacing_findings(headers: Mapping[str, Header], question: Question) -> list[Finding]:
+    """Say what is odd about the voxel sizes; that some files lack it is an error found elsewhere."""
     known = {name: header.spacing_um for name, header in headers.items() if header.spacing_um}
+    if question.spacing_um:
+        return _anisotropy([question.spacing_um])
     if headers and not known:
         message = "no image says its voxel size; cubic voxels are assumed; if that is wrong give --spacing Z Y X"
         return [Finding("note", message)]
     if len(known) < len(headers) or not headers:
         return []
+    volumes = {name: float(np.prod(size)) for name, size in known.items()}
+    small, large = min(volumes, key=volumes.__getitem__), max(volumes, key=volumes.__getitem__)
     sizes = np.array(list(known.values()))
-    z, y, x = np.median(sizes, axis=0)
-    findings = []
-    if z / min(y, x) >= _THICK:
-        findings.append(Finding("note", f"anisotropic: a voxel is {z / min(y, x):.1f} times as thick as wide"))
-    if (sizes.max(0) / sizes.min(0)).max() > _FAR:
-        names = list(known)
-        small, large = names[int(sizes.prod(1).argmin())], names[int(sizes.prod(1).argmax())]
-        message = (
-            f"voxel sizes differ more than {_FAR:g}-fold: {_um(known[small])} in '{small}', "
-            f"{_um(known[large])} in '{large}'; is a unit wrong?"
-        )
-        findings.append(Finding("warning", message))
-    return findings
+    if (sizes.max(axis=0) / sizes.min(axis=0)).max() <= _FAR:
+        return _anisotropy(list(known.values()))
+    message = (
+        f"voxel sizes differ more than {_FAR:g}-fold: {_um(known[small])} in '{small}', "
+        f"{_um(known[large])} in '{large}'; is a unit wrong?"
+    )
+    return [Finding("warning", message)]
+
+
+def _anisotropy(spacings: Sequence[Spacing]) -> list[Finding]:
+    z, y, x = np.median(np.array(spacings), axis=0)
+    ratio = z / min(y, x)
+    message = f"anisotropic: a voxel is {ratio:.1f} times as thick as wide"
+    return [Finding("note", message)] if ratio >= _THICK else []
 
 
 def _type_findings(headers: Mapping[str, Header]) -> list[Finding]:

@@ -279,7 +279,13 @@ def test_labels_are_compressed(tmp_path, header, name):
     assert (tmp_path / name).stat().st_size < 5 * 64 * 64 / 2
 
 
-def test_nothing_is_printed_about_odd_but_whole_files(tmp_path, make, capfd):
-    tifffile.imwrite(tmp_path / "a.tif", make(5, 12, 14), extratags=[(65000, "s", 3, "abc", True)])
-    read_volume(tmp_path / "a.tif")
+def test_a_broken_private_tag_is_no_damage_and_prints_nothing(tmp_path, make, capfd):
+    array = make(5, 12, 14)
+    tifffile.imwrite(tmp_path / "a.tif", array, extratags=[(65000, "s", 0, "a long private note", True)])
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        place = file.pages.first.tags[65000].offset + 8  # where the tag says where its value is
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    content[place : place + 4] = b"\0\0\0\x70"
+    (tmp_path / "a.tif").write_bytes(content)
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.tif").array[0], array)
     assert capfd.readouterr() == ("", "")

@@ -1,0 +1,99 @@
+"""A small project folder: two data sets of empty files, a configuration and a table to write, and Snakemake to run."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+SNAKEFILE = ROOT / "workflow" / "Snakefile"
+sys.path.insert(0, str(ROOT / "workflow" / "lib"))
+
+from biom3d_workflow.project import Project, load_project  # noqa: E402
+
+HEADER = "dataset\timages\tmasks\ttrain\tpredict\tspacing_um"
+ROWS = ("A\tdata/a/images\tdata/a/masks\tm", "B\tdata/b/images\tdata/b/masks\t\tm")
+CONFIG = "models:\n  m:\n"
+
+Request = Callable[..., Project]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with data sets a and b, three empty images and masks each."""
+    monkeypatch.chdir(tmp_path)
+    for kind in ("a/images", "a/masks", "b/images", "b/masks"):
+        (tmp_path / "data" / kind).mkdir(parents=True)
+        for name in "123":
+            (tmp_path / "data" / kind / f"{name}.tif").touch()
+    write_request()
+    return tmp_path
+
+
+def write_request(config: str = CONFIG, rows: Sequence[str] = ROWS, header: str = HEADER) -> None:
+    Path("config").mkdir(exist_ok=True)
+    Path("config/config.yaml").write_text(config, encoding="utf-8")
+    Path("config/datasets.tsv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+
+
+@pytest.fixture
+def request_of(folder: Path) -> Request:
+    """Write a configuration and a table, and read them as the workflow does."""
+
+    def read(config: str = CONFIG, rows: Sequence[str] = ROWS, header: str = HEADER) -> Project:
+        write_request(config, rows, header)
+        return load_project(yaml.safe_load(config), ["config/config.yaml"], {})
+
+    return read
+
+
+@pytest.fixture
+def problems_of(request_of: Request) -> Callable[..., list[str]]:
+    """The lines a user would see."""
+    return lambda *args, **named: [str(problem) for problem in request_of(*args, **named).problems]
+
+
+STAND_IN = '''"""A step that honours the contract and writes next to nothing, in place of the engine."""
+import pathlib, sys
+flags = {}
+for word in sys.argv[1:]:
+    if word.startswith("--"):
+        values = flags.setdefault(word, [])
+    elif "values" in globals():
+        values.append(word)
+broken = [f for v in flags.values() for d in v if pathlib.Path(d).is_dir() for f in pathlib.Path(d).glob("BROKEN*")]
+if broken:
+    print(f"step: error: image '{broken[0].name}' is broken", file=sys.stderr)
+    raise SystemExit(2)
+for flag in ("--out_dir", "--run_dir"):
+    for folder in flags.get(flag, []):
+        pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+        pathlib.Path(folder, "picture.png").touch()
+for flag in ("--out", "--plan_out", "--out_csv", "--out_json"):
+    for file in flags.get(flag, []):
+        pathlib.Path(file).parent.mkdir(parents=True, exist_ok=True)
+        pathlib.Path(file).write_text("a,b\\n1,2\\n")
+with open("calls.txt", "a") as calls:
+    print(pathlib.Path(sys.argv[0]).stem, *sys.argv[1:], file=calls)
+'''
+STEPS = ("check", "preprocess", "train", "pred", "eval", "export", "report")
+
+
+@pytest.fixture(scope="session")
+def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for PYTHONPATH whose `biom3d` does nothing but write its outputs: another image of the contract."""
+    package = tmp_path_factory.mktemp("stand_in") / "biom3d"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    for step in STEPS:
+        (package / f"{step}.py").write_text(STAND_IN)
+    return package.parent
+
+
+def run_snakemake(*args: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).parent / "snakemake"), "--snakefile", str(SNAKEFILE), *args]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environ}, check=False)

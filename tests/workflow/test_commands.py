@@ -1,0 +1,61 @@
+import importlib
+import shlex
+
+import pytest
+from biom3d_workflow import commands, schema
+from biom3d_workflow.project import Model
+from biom3d_workflow.table import Dataset
+
+HARD = Dataset("d", "-my data/it's [1]", "$m/ü", spacing_um=(2, 0.5, 0.5))
+PLAIN = Dataset("d", "im", "msk")
+ALL_SET = {
+    "memory_target_gb": 8.0, "patch_size": [8, 16, 16], "batch_size": 2, "width": 8, "ct_norm": True, "is_2d": True,
+    "tta": True, "plan": "p lan.yaml", "fine_tune": "logs/o/fold_0",
+}  # fmt: skip
+
+
+def model(**options):
+    return Model("m", schema.option_defaults() | options)
+
+
+def test_options_left_to_the_engine_are_not_given():
+    expected = "--img_path im --msk_path msk --num_classes 1 --folds 5 --num_epochs 100 --num_steps 250 --max_dim 128"
+    assert commands.preprocess(model(), [PLAIN]) == expected + " --seed 0"
+
+
+def test_a_whole_number_written_as_a_fraction_stays_whole():
+    assert "--num_epochs 3 " in commands.preprocess(model(num_epochs=3.0), [PLAIN])
+
+
+def test_every_data_set_of_a_training_is_given():
+    assert commands.preprocess(model(), [PLAIN, HARD]).startswith("--img_path im './-my data/it'")
+
+
+def test_paths_survive_the_shell():
+    words = shlex.split(commands.check(HARD, {}) if not HARD.masks else commands.evaluate(model(), HARD))
+    assert words[1] == "$m/ü"
+
+
+def test_a_path_with_a_leading_dash_is_no_option():
+    assert shlex.split(commands.predict(model(), HARD))[1] == "./-my data/it's [1]"
+
+
+def test_without_masks_there_is_no_truth_to_show():
+    assert commands.overlay(Dataset("d", "im")) == "--path_in im"
+
+
+STEPS = [
+    ("preprocess", commands.preprocess(model(**ALL_SET), [HARD]), "--desc m --out_dir a --plan_out b"),
+    ("train", commands.train(model(**ALL_SET)), "--config p --data_dir d --fold 0 --run_dir r --threads 2"),
+    ("pred", commands.predict(model(**ALL_SET), HARD), "--log a b --out_dir c --threads 2"),
+    ("eval", commands.evaluate(model(), HARD), "--path_pred p --out_csv c --out_json j"),
+    ("report", "overlay " + commands.overlay(HARD, "m.json"), "--path_pred p --out_dir o"),
+    ("export.__main__", "labels " + commands.export_labels(model(), HARD), "--path_pred p --out_dir o"),
+    ("check", commands.check(Dataset("d", "i", "k", ("m",)), {"m": model()}), "--out o.json"),
+]
+
+
+@pytest.mark.parametrize(("step", "options", "rest"), STEPS, ids=[step for step, _, _ in STEPS])
+def test_the_step_takes_what_the_rule_gives(step, options, rest):
+    module = importlib.import_module(f"biom3d.{step}")
+    module.build_parser().parse_args([*shlex.split(options), *shlex.split(rest), "--events", "e.jsonl"])

@@ -1,0 +1,91 @@
+from pathlib import Path
+
+import pytest
+
+A, B = "A\tdata/a/images\tdata/a/masks", "B\tdata/b/images\tdata/b/masks"
+TABLE, CONFIG = "config/datasets.tsv", "config/config.yaml"
+
+
+def test_a_good_request_has_no_problem(problems_of):
+    assert problems_of() == []
+
+
+def test_pairs_follow_the_table(request_of):
+    project = request_of("models: {m: , n: }", [f"{A}\tm,n\tn", f"{B}\t\tm,n"])
+    assert project.pairs() == [("n", "A"), ("m", "B"), ("n", "B")]
+
+
+def test_only_data_sets_with_masks_are_evaluated(request_of):
+    project = request_of(rows=[f"{A}\tm\tm", "B\tdata/b/images\t\t\tm"])
+    assert project.evaluated_pairs() == [("m", "A")]
+
+
+@pytest.mark.parametrize(
+    ("rows", "problem"),
+    [
+        ([f"{A}\tm", f"{B}\t\tM1"], f"{TABLE}:3: predict: unknown model 'M1'; allowed: m"),
+        ([f"{A}\tm", "A\tdata/b/images"], f"{TABLE}:3: dataset: 'A': this name is on line 2; choose another"),
+        ([f"{A}\tm", "a\tdata/b/images"], f"{TABLE}:3: dataset: 'a': 'A', the same but for case, is on line 2; choose"),
+        ([f"{A}\tm", "m.zip\tdata/b/images\t\t\tm"], f"{TABLE}:3: dataset: 'm.zip' is kept for a result of ours; "),
+        ([f"{A}\tm", "C\tdata/b/images\t\tm"], f"{TABLE}:3: masks: empty, but 'C' trains m; give masks or empty train"),
+        ([f"{A}\tm", "C\tdata/x\t\t\tm"], f"{TABLE}:3: images: folder 'data/x' not found; give a folder or file"),
+        (
+            [f"{A}\tm", "C\tdata/b/images\tx\t\tm"],
+            f"{TABLE}:3: masks: folder 'x' not found; give a folder or file, or ",
+        ),
+        ([f"{A}\tm", "C\tdata\t\t\tm"], f"{TABLE}:3: images: no image in 'data'; wanted files that end in .ome.tiff, "),
+        (
+            [f"{A}\tm\t\t1,1,1", f"{B}\tm"],
+            f"{TABLE}:3: spacing_um: differs from 'A' (line 2), and both train 'm'; one ",
+        ),
+        ([f"{A}\tm", "C\tdata/demo/x\t\t\tm"], f"{TABLE}:3: images: 'data/demo/x' not found; `make demo` fetches the "),
+    ],
+)
+def test_a_mistake_in_the_table_is_told(problems_of, rows, problem):
+    assert [line[: len(problem)] for line in problems_of(rows=rows)][:1] == [problem]
+
+
+def test_a_data_set_with_nothing_to_do_is_only_warned_of(request_of):
+    problems = request_of(rows=[f"{A}\tm", B]).problems
+    assert [(str(p), p.is_warning) for p in problems] == [
+        (f"{TABLE}:3: warning: 'B' neither trains a model nor is predicted; nothing is done with it", True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("models", "problem"),
+    [
+        ("  n:", f"{CONFIG}:3: models.n: no data set trains it; write 'n' in column train of {TABLE}, or take the "),
+        ("  m2: {plan: p.yaml}", f"{CONFIG}:3: models.m2.plan: file 'p.yaml' not found; give a plan file"),
+        ("  m2: {fine_tune: logs/x}", f"{CONFIG}:3: models.m2.fine_tune: 'logs/x' not found; give a model folder, or "),
+        ("  m2: {fine_tune: logs/m2/fold_0}", f"{CONFIG}:3: models.m2.fine_tune: 'logs/m2/fold_0' is what this model "),
+        ("  M:", f"{CONFIG}:3: models.M: differs from 'm' by case only; choose another name"),
+        ("  steps:", f"{CONFIG}:3: models.steps: is kept for files of ours; choose another name"),
+        ("  a.partial:", f"{CONFIG}:3: models.a.partial: is kept for files of ours; choose another name"),
+    ],
+)
+def test_a_mistake_about_a_model_is_told(problems_of, models, problem):
+    found = problems_of(f"models:\n  m:\n{models}", [f"{A}\tm,m2", f"{B}\t\tm"])
+    assert problem in [line[: len(problem)] for line in found]
+
+
+def test_models_that_share_masks_must_agree_about_the_classes(problems_of):
+    found = problems_of("models: {m: , n: {num_classes: 2}}", [f"{A}\tm,n"])
+    expected = "masks: models with different num_classes use them (m: 1, n: 2); give each its own row"
+    assert found == [f"{TABLE}:2: {expected}"]
+
+
+def test_a_model_may_start_from_another_of_the_list(problems_of):
+    assert problems_of("models: {m: , n: {fine_tune: logs/m/fold_0}}", [f"{A}\tm,n"]) == []
+
+
+def test_a_missing_table_is_told(problems_of, folder):
+    found = problems_of("datasets: nowhere.tsv\nmodels: {m: }")
+    assert found[0] == "nowhere.tsv: cannot be read: No such file or directory"
+
+
+def test_existence_is_not_looked_at_when_linting(folder):
+    from biom3d_workflow.project import load_project
+
+    Path("config/datasets.tsv").write_text("dataset\timages\tmasks\ttrain\nA\tno/im\tno/msk\tm\n")
+    assert load_project({"models": {"m": None}}, [CONFIG], {}, look_at_files=False).problems == ()

@@ -1,0 +1,263 @@
+"""The rules, run by Snakemake with stand-in steps: what runs, what runs again, what fails alone."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.workflow.conftest import ROOT, SNAKEFILE, run_snakemake, write_request
+
+pytestmark = pytest.mark.system
+RULES = [
+    (path.name, block)
+    for path in sorted((ROOT / "workflow/rules").glob("*.smk"))
+    for block in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]
+    if "shell:" in block
+]
+CONFIG = "defaults: {folds: 2}\nmodels:\n  m:\n  n:\n"
+ROWS = [
+    "A\tdata/a/images\tdata/a/masks\tm,n",
+    "B\tdata/b/images\tdata/b/masks\t\tm,n",
+    "C\tdata/c/images\t\t\tm",
+]
+
+
+def make_project(folder: Path) -> None:
+    os.chdir(folder)
+    for kind in ("a/images", "a/masks", "b/images", "b/masks", "c/images"):
+        Path("data", kind).mkdir(parents=True)
+        for name in "123":
+            Path("data", kind, f"{name}.tif").write_text(f"{kind} {name}")
+    write_request(CONFIG, ROWS)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, stand_in):
+    """A project folder in which everything has run; not to be changed."""
+    folder, before = tmp_path_factory.mktemp("finished"), Path.cwd()
+    make_project(folder)
+    result = run_snakemake("--cores", "2", PYTHONPATH=str(stand_in))
+    os.chdir(before)
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+@pytest.fixture
+def project(finished, tmp_path, monkeypatch):
+    """A copy of the finished project to work in."""
+    shutil.copytree(finished, tmp_path / "p")
+    monkeypatch.chdir(tmp_path / "p")
+    Path("calls.txt").unlink()
+    return tmp_path / "p"
+
+
+@pytest.fixture
+def rerun(project, stand_in):
+    """Run again with other configuration; returns the steps that ran, with their options."""
+
+    def rerun(config: str = CONFIG, rows: list[str] = ROWS, *args: str) -> list[str]:
+        write_request(config, rows)
+        result = run_snakemake("--cores", "2", *args, PYTHONPATH=str(stand_in))
+        assert result.returncode == 0, result.stderr
+        return Path("calls.txt").read_text().splitlines() if Path("calls.txt").exists() else []
+
+    return rerun
+
+
+def names(lines: list[str]) -> list[str]:
+    return sorted(line.split(" ")[0] for line in lines)
+
+
+def test_lint_passes_on_a_fresh_clone(tmp_path):
+    for part in ("workflow", "config"):
+        shutil.copytree(ROOT / part, tmp_path / part)
+    command = [Path(sys.executable).parent / "snakemake", "--lint"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (result.returncode, "good condition" in result.stderr) == (0, True)
+
+
+def test_the_workflow_imports_nothing_but_what_comes_with_snakemake():
+    found = set()
+    for path in (ROOT / "workflow/lib").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            modules += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            found |= {module.split(".")[0] for module in modules}
+    assert found - set(sys.stdlib_module_names) == {"yaml", "jsonschema", "biom3d_workflow"}
+
+
+def test_the_rules_are_formatted():
+    command = [Path(sys.executable).parent / "snakefmt", "--check", ROOT / "workflow"]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("block", [block for _, block in RULES], ids=[block.split(":")[0] for _, block in RULES])
+def test_every_rule_says_what_it_needs(block):
+    wanted = ["message:", "log:", "benchmark:", "container:", "threads:", "mem_mb=", "runtime=", "gpu="]
+    wanted += ["image=IMAGE.digest", "--events {log.events} 2>&1 | tee -i {log.text}"]
+    assert [word for word in wanted if word not in block] == []
+
+
+def test_the_version_is_that_of_the_package():
+    from biom3d_workflow import VERSION
+
+    from biom3d import __version__
+
+    assert __version__ == VERSION
+
+
+def test_everything_is_made(finished):
+    wanted = ["results/m/m.zip", "results/n/curves.png", "results/m/B/metrics.csv", "results/m/C/overlays"]
+    wanted += ["results/n/B/labels", "data/pred/m/C", "logs/n/fold_1", "results/summary.csv", "logs/steps/check/A.tsv"]
+    assert [path for path in wanted if not (finished / path).exists()] == []
+
+
+def test_preprocessed_arrays_are_gone_after_the_training(finished):
+    assert not (finished / "data/preprocessed/m").exists()
+
+
+def test_a_second_run_does_nothing(rerun):
+    assert rerun() == []
+
+
+def test_a_plan_option_reruns_its_model_from_the_preprocessing(rerun):
+    ran = rerun(CONFIG.replace("n:\n", "n: {num_epochs: 7}\n"))
+    assert names(ran) == sorted(["preprocess", "train", "train", "pred", "eval", *["export"] * 2, *["report"] * 3])
+
+
+def test_a_prediction_option_reruns_the_predictions_of_its_model(rerun):
+    ran = rerun(CONFIG.replace("n:\n", "n: {tta: true}\n"))
+    assert names(ran) == ["eval", "export", "pred", "report", "report"]
+
+
+def test_an_export_option_reruns_the_export_only(rerun):
+    assert names(rerun(CONFIG.replace("n:\n", "n: {formats: [ome-zarr]}\n"))) == ["export"]
+
+
+def test_another_image_reruns_everything(finished, rerun):
+    assert names(rerun(CONFIG, ROWS, "--config", "image=other")) == names(
+        (finished / "calls.txt").read_text().split("\n")[:-1]
+    )
+
+
+def test_a_changed_image_reruns_what_depends_on_it(rerun):
+    Path("data/c/images/2.tif").write_text("another content")
+    assert names(rerun()) == ["check", "export", "pred", "report"]
+
+
+def test_an_added_image_reruns_what_depends_on_it(rerun):
+    Path("data/c/images/4.tif").touch()
+    assert names(rerun()) == ["check", "export", "pred", "report"]
+
+
+def test_a_removed_image_reruns_what_depends_on_it(rerun):
+    Path("data/c/images/3.tif").unlink()
+    assert names(rerun()) == ["check", "export", "pred", "report"]
+
+
+def test_a_note_in_an_image_folder_reruns_nothing(rerun):
+    Path("data/a/images/notes.txt").touch()
+    assert rerun() == []
+
+
+def test_deleting_the_results_does_not_train_again(rerun):
+    shutil.rmtree("results")
+    assert {"train", "preprocess", "pred"} & set(names(rerun())) == set()
+
+
+def test_another_data_set_leaves_the_others_alone(rerun):
+    ran = rerun(CONFIG, [*ROWS, "D\tdata/a/images\t\t\tn"])
+    assert names(ran) == ["check", "export", "pred", "report"]
+
+
+def test_a_killed_training_finds_its_work(rerun):
+    shutil.rmtree("logs/m/fold_1")
+    Path("logs/m/fold_1.partial").mkdir()
+    Path("logs/m/fold_1.partial/epoch_5").touch()
+    rerun()
+    assert Path("logs/m/fold_1.partial/epoch_5").exists()
+
+
+def test_a_bad_data_set_fails_alone_and_the_table_says_so(project, stand_in):
+    Path("data/c/images/BROKEN.tif").touch()
+    Path("data/b/images/4.tif").touch()
+    result = run_snakemake("--cores", "2", "--keep-going", PYTHONPATH=str(stand_in))
+    lines = [line.split(maxsplit=3) for line in Path("logs/outcome.txt").read_text().splitlines()]
+    assert result.returncode == 1
+    assert lines[3:6] == [["B", "m", "passed"], ["B", "n", "passed"], ["C", "m", "failed", lines[5][3]]]
+    assert lines[5][3] == "check C: image 'BROKEN.tif' is broken; log: logs/steps/check/C.log"
+
+
+def test_the_summary_is_made_of_what_passed(project, stand_in):
+    Path("data/b/images/BROKEN.tif").touch()
+    write_request(CONFIG, [*ROWS, "D\tdata/a/images\tdata/a/masks\t\tm"])
+    run_snakemake("--cores", "2", "--keep-going", PYTHONPATH=str(stand_in))
+    last = Path("calls.txt").read_text().splitlines()[-1]
+    assert last == "report summary --metrics results/m/D/metrics.json --out results/summary.csv"
+
+
+def test_a_wrong_configuration_gives_one_message_without_a_traceback(project):
+    write_request(CONFIG + "  o: {fold: 1}\n", [*ROWS, "D\tnowhere"])
+    result = run_snakemake("--cores", "1")
+    message = result.stderr.split("ConfigurationError:\n")[1]
+    assert result.returncode == 1
+    assert [line.split(": ")[0] for line in message.splitlines()] == ["config/config.yaml:5", "config/datasets.tsv:5"]
+
+
+@pytest.fixture(scope="module")
+def html(finished, stand_in):
+    result = run_snakemake("--directory", str(finished), "--report", "report.html", PYTHONPATH=str(stand_in))
+    assert result.returncode == 0, result.stderr
+    return (finished / "report.html").read_text()
+
+
+@pytest.mark.parametrize("model_and_data", ["m/B", "m/C", "n/B"])
+def test_the_report_holds_every_overlay(html, model_and_data):
+    assert f'"results/{model_and_data}/overlays/picture.png"' in html
+
+
+def test_the_report_shows_tables_not_only_files(html):
+    assert html.count(">a</th>") == 4  # of B by m and by n, and the summary on two pages
+
+
+def test_the_report_opens_offline(html):
+    assert re.findall(r"<(?:script|link|img|iframe)[^>]*(?:src|href)=.https?:", html) == []
+
+
+def test_steps_find_their_python_without_an_activated_environment(project):
+    shutil.rmtree("results/check")
+    bare = f"{Path('/usr/bin')}:{Path('/bin')}"
+    result = run_snakemake("--cores", "1", "results/check/C.json", PATH=bare)
+    assert "python: command not found" not in result.stderr
+    assert "No module named" not in result.stderr
+
+
+HOSTILE = ["a b", "[1]", "it's", 'a"b', "ü", "-x", "$HOME", "a;b", "{dataset}", "{x y}", "<results>", "a\nb", "*"]
+
+
+@pytest.mark.parametrize("where", ["files", "folder"])
+def test_odd_names_run_and_are_then_done(tmp_path, monkeypatch, stand_in, where):
+    odd = [name for name in HOSTILE if where == "files" or not re.search(r"[{<\n]", name)]
+    make_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    rows = ["A\tdata/a/images\tdata/a/masks\tm"]
+    for index, name in enumerate(odd):
+        folder = Path("data", name) if where == "folder" else Path("data/odd")
+        folder.mkdir(exist_ok=True)
+        (folder / f"{name}.tif").touch()
+        if where == "folder" or index == 0:
+            cell = str(folder).replace('"', '""')
+            rows.append(f'D{index}\t"{cell}"\t\t\tm')
+    write_request("models: {m: {folds: 1}}", rows)
+    first = run_snakemake("--cores", "2", PYTHONPATH=str(stand_in))
+    assert first.returncode == 0, first.stderr
+    assert "Nothing to be done" in run_snakemake("--cores", "2", PYTHONPATH=str(stand_in)).stderr
+
+
+def test_the_snakefile_stays_small():
+    assert len(SNAKEFILE.read_text().splitlines()) <= 50

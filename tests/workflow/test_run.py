@@ -1,0 +1,106 @@
+"""The whole workflow with the real engine, on synthetic cells small enough for two cores."""
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from biom3d import synth
+from biom3d.io import read_header
+from tests.workflow.conftest import ROOT, run_snakemake, write_request
+
+pytestmark = pytest.mark.system
+CONFIG = "models:\n  tiny: {folds: 2, num_epochs: 2, num_steps: 2, width: 4, max_dim: 16, seed: 1}\n"
+ROWS = [
+    "cells\tdata/train/images\tdata/train/masks\ttiny",
+    "new\tdata/new/images\tdata/new/masks\t\ttiny",
+    "unlabelled\tdata/my [cells] 'ü'/images\t\t\ttiny",
+]
+BAD = "bad\tdata/bad/images\t\t\ttiny"
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A folder in which the workflow has run, with one bad data set; the process of the first run is its result."""
+    folder, before = tmp_path_factory.mktemp("run"), Path.cwd()
+    os.chdir(folder)
+    for name, count in (("train", "3"), ("new", "2"), ("my [cells] 'ü'", "1"), ("bad", "1")):
+        assert synth.main([f"data/{name}", "--count", count, "--shape", "16", "24", "24", "--cells", "4"]) == 0
+    bad = next(Path("data/bad/images").iterdir())
+    bad.write_bytes(bad.read_bytes()[:3000])
+    write_request(CONFIG, [*ROWS, BAD])
+    first = run_snakemake("--workflow-profile", str(ROOT / "profiles/local"))
+    yield folder, first
+    os.chdir(before)
+
+
+def test_the_run_with_a_bad_data_set_fails(done):
+    assert done[1].returncode == 1
+
+
+def test_the_table_says_which_and_why(done):
+    folder, _ = done
+    lines = [line.split(maxsplit=3) for line in (folder / "logs/outcome.txt").read_text().splitlines()]
+    assert [line[:3] for line in lines[1:5]] == [
+        ["(training)", "tiny", "passed"],
+        ["new", "tiny", "passed"],
+        ["unlabelled", "tiny", "passed"],
+        ["bad", "tiny", "failed"],
+    ]
+    assert lines[4][3].startswith("check bad: ")
+    assert lines[4][3].endswith("; log: logs/steps/check/bad.log")
+
+
+def test_no_traceback_is_shown(done):
+    assert "Traceback" not in done[1].stderr
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "logs/tiny/plan.yaml",
+        "logs/tiny/fold_1/log/log.csv",
+        "results/tiny/tiny.zip",
+        "results/tiny/curves.png",
+        "results/tiny/new/metrics.csv",
+        "results/tiny/new/overlays/cells_000.png",
+        "results/tiny/unlabelled/overlays/cells_000.png",
+        "results/summary.csv",
+        "logs/steps/train/tiny/fold_0.jsonl",
+        "logs/steps/train/tiny/fold_0.tsv",
+    ],
+)
+def test_a_result_is_there(done, path):
+    assert (done[0] / path).stat().st_size > 0
+
+
+def test_a_prediction_keeps_name_and_spacing_of_its_image(done):
+    image = read_header(done[0] / "data/new/images/cells_001.tif")
+    assert read_header(done[0] / "data/pred/tiny/new/cells_001.tif").spacing_um == image.spacing_um
+
+
+def test_labels_are_exported_in_both_formats(done):
+    names = " ".join(path.name for path in (done[0] / "results/tiny/new/labels").iterdir())
+    assert ".ome.tif" in names
+    assert ".zarr" in names
+
+
+def test_events_are_one_json_object_a_line(done):
+    lines = (done[0] / "logs/steps/train/tiny/fold_0.jsonl").read_text().splitlines()
+    assert {"epoch"} <= {json.loads(line)["event"] for line in lines}
+
+
+def test_the_summary_tells_of_the_labelled_data_set(done):
+    rows = list(csv.DictReader((done[0] / "results/summary.csv").open()))
+    assert [(row["model"], row["dataset"]) for row in rows] == [("tiny", "new")]
+
+
+def test_once_the_bad_row_is_off_the_rest_is_done_and_reported(done):
+    os.chdir(done[0])
+    write_request(CONFIG, [*ROWS, f"#{BAD}"])
+    assert run_snakemake("--cores", "2").returncode == 0
+    assert "Nothing to be done" in run_snakemake("--cores", "2").stderr
+    assert run_snakemake("--report", "report.html").returncode == 0
+    assert Path("report.html").stat().st_size > 10**6

@@ -1,0 +1,59 @@
+import os
+from pathlib import Path
+
+import pytest
+from biom3d_workflow import volumes
+
+from biom3d.io import SUFFIXES, list_volumes
+
+
+@pytest.fixture(autouse=True)
+def fresh_listing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    volumes.list_volumes.cache_clear()
+    Path("d").mkdir()
+
+
+def test_suffixes_are_those_of_the_engine():
+    assert set(volumes.SUFFIXES) == set(SUFFIXES)
+
+
+def test_the_listing_is_that_of_the_engine():
+    for name in ("b.tif", "a.NII.GZ", ".hidden.tif", "notes.txt", "c.npy"):
+        Path("d", name).touch()
+    Path("d/z.ome.zarr").mkdir()
+    Path("d/folder.tif").mkdir()
+    assert list(volumes.list_volumes("d")) == [str(path) for path in list_volumes("d")]
+
+
+def test_a_single_file_is_its_own_list():
+    assert volumes.list_volumes("x/im.tif") == ("x/im.tif",)
+
+
+@pytest.mark.parametrize("name", ["a b", "[1]", "it's", 'a"b', "ü", "-x", "$HOME", "a;b", "*", "#1"])
+def test_odd_names_are_watched_one_by_one(name):
+    Path("d", f"{name}.tif").touch()
+    assert (volumes.inputs("d"), volumes.stamp("d")) == ([f"d/{name}.tif"], "")
+
+
+@pytest.mark.parametrize("name", ["{dataset}", "{x", "<results>", "a\nb", "\udcff"])
+def test_names_that_snakemake_cannot_hold_are_watched_by_their_folder(name):
+    Path("d", "a.tif").touch()
+    Path("d", f"{name}.tif").touch()
+    assert volumes.inputs("d") == ["d", "d/a.tif"]
+
+
+def test_a_change_of_a_file_that_snakemake_cannot_name_changes_the_stamp():
+    Path("d/{x}.tif").write_text("1")
+    before = volumes.stamp("d")
+    Path("d/{x}.tif").write_text("22")
+    assert before != volumes.stamp("d") != ""
+
+
+def test_a_chunk_replaced_deep_in_a_zarr_changes_the_stamp():
+    chunk = Path("d/z.zarr/0/c/1")
+    chunk.parent.mkdir(parents=True)
+    chunk.touch()
+    before = volumes.stamp("d")
+    os.utime(chunk.parent, ns=(1, 1))  # as replacing the chunk by renaming does
+    assert before != volumes.stamp("d")
