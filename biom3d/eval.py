@@ -88,9 +88,9 @@ def execute(args: argparse.Namespace, report: Reporter) -> None:
 
 def find_pairs(predictions: Path, truth: Path) -> list["Pair"]:
     """Pair predictions and truth by name; DataError where either has no partner."""
-    from biom3d.pairs import pair_volumes, quoted
+    from biom3d.data.pairing import match_volumes, quoted
 
-    pairs, unused = pair_volumes(predictions, truth, ("prediction", "truth"))
+    pairs, unused = match_volumes(predictions, truth, ("prediction", "truth"))
     if unused:
         raise DataError(
             f"{len(unused)} true volume(s) in '{truth}' without a prediction in '{predictions}': {quoted(unused)}; "
@@ -101,8 +101,8 @@ def find_pairs(predictions: Path, truth: Path) -> list["Pair"]:
 
 def score_pair(pair: "Pair", args: argparse.Namespace, spacing_um: SpacingUm | None, report: Reporter) -> list[Row]:
     """Read one case and return a row per class; DataError names the case."""
+    from biom3d.data.dataset import read_classes
     from biom3d.metrics import score_case
-    from biom3d.pairs import read_classes
 
     arrays, headers = [], []
     for path in (pair.first, pair.second):

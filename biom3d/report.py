@@ -158,7 +158,7 @@ def run_overlay(args: argparse.Namespace, report: Reporter) -> None:
 
 
 def _tell_overlays(report: Reporter, args: argparse.Namespace, drawn: int, left_out: Sequence[Case]) -> None:
-    from biom3d.pairs import quoted
+    from biom3d.data.pairing import quoted
 
     report.info(f"{drawn} picture(s) in '{args.out_dir}'")
     if left_out:
@@ -170,12 +170,12 @@ def _tell_overlays(report: Reporter, args: argparse.Namespace, drawn: int, left_
 
 def find_cases(args: argparse.Namespace, dice: dict[str, float]) -> list[Case]:
     """Return all predictions with their images and, where given, their truth."""
-    from biom3d.pairs import pair_volumes
+    from biom3d.data.pairing import match_volumes
 
-    images, _ = pair_volumes(args.path_pred, args.path_in, ("prediction", "image"))
+    images, _ = match_volumes(args.path_pred, args.path_in, ("prediction", "image"))
     truth = {}
     if args.path_lab:
-        found, _ = pair_volumes(args.path_pred, args.path_lab, ("prediction", "truth"))
+        found, _ = match_volumes(args.path_pred, args.path_lab, ("prediction", "truth"))
         truth = {pair.name: pair.second for pair in found}
     return [Case(p.name, p.second, p.first, truth.get(p.name), dice.get(p.name)) for p in images]
 
@@ -192,9 +192,9 @@ def draw_case(
     case: Case, out: Path, num_classes: int | None, instances: bool, spacing_um: SpacingUm | None
 ) -> float | None:
     """Draw one case to `out`; return its mean Dice over classes, or None where the truth is not known."""
+    from biom3d.data.dataset import read_classes
     from biom3d.figures import draw_overlay, save_figure
     from biom3d.io import read_header, read_labels
-    from biom3d.pairs import read_classes
     from biom3d.views import make_views
 
     header = read_header(case.image)

@@ -21,7 +21,6 @@ ALLOWED = {
     "metrics": BASE | {"io"},
     "figures": BASE | {"io"},
     "views": BASE | {"io", "figures"},
-    "pairs": BASE | {"io", "data"},
     "planning": BASE,
     "models": BASE,
     "compat": BASE | {"data"},
@@ -29,7 +28,7 @@ ALLOWED = {
     "data": BASE | {"io", "planning"},
     "training": BASE | {"data", "models", "planning"},
     "export": BASE
-    | {"cli", "io", "options", "pairs", "training"},  # the step is its __main__; the rest writes and packs results
+    | {"cli", "io", "data", "options", "training"},  # the step is its __main__; the rest writes and packs results
     "prediction": BASE | {"data", "io", "models", "training"},
 }
 STEPS = {"check", "plan", "preprocess", "train", "pred", "eval", "report", "synth", "demo"}

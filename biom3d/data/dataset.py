@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from biom3d.config import SpacingUm
 from biom3d.data.labels import check_labels, count_labels, normalise_labels
+from biom3d.data.normalise import refuse_not_finite
 from biom3d.data.pairing import Case, pair_volumes, refuse
 from biom3d.errors import DataError
 from biom3d.io import Header, read_header, read_labels, read_volume
@@ -80,27 +82,27 @@ def read_case(case: Case, num_classes: int, instances: bool) -> LoadedCase:
     """Read one case with its mask; DataError names the file and what is wrong in it."""
     assert case.mask is not None, "training needs masks"
     volume = read_volume(case.image)
-    refuse_not_finite(case, volume.array)
-    raw = read_labels(case.mask).array[0]
-    rule = check_labels(count_labels(raw), num_classes, instances)
-    if rule.problem:
-        raise DataError(f"'{case.mask}': {rule.problem}")
-    warning = f"'{case.mask}': {rule.warning}" if rule.warning else None
-    return LoadedCase(volume.array, normalise_labels(raw, num_classes, instances), volume.header, warning)
+    try:
+        refuse_not_finite(volume.array)
+    except DataError as error:
+        raise DataError(f"'{case.image}': {error}") from error
+    labels, _, warning = read_classes(case.mask, num_classes, instances)
+    return LoadedCase(volume.array, labels, volume.header, f"'{case.mask}': {warning}" if warning else None)
 
 
-def refuse_not_finite(case: Case, array: np.ndarray) -> None:
-    """Raise DataError where an image (c, z, y, x) holds NaN or infinity."""
-    if array.dtype.kind != "f":
-        return
-    finite = np.isfinite(array)
-    if finite.all():
-        return
-    first = tuple(int(i) for i in np.argwhere(~finite)[0])
-    raise DataError(
-        f"'{case.image}': {np.count_nonzero(~finite)} voxel(s) are NaN or infinite, the first at (c, z, y, x) = "
-        f"{first}; wanted numbers; replace them, for example by 0"
-    )
+def read_classes(path: Path, num_classes: int, instances: bool = False) -> tuple[np.ndarray, Header, str | None]:
+    """Read labels (z, y, x) as classes 0..num_classes, by the rules of training.
+
+    Returns the labels, the header of the file, and what was changed without asking (a mask of 0 and 255), or
+    None. Raises DataError for other values.
+    """
+    volume = read_labels(path)
+    labels = volume.array[0]
+    warning = None if instances else check_labels(count_labels(labels), num_classes).warning
+    try:
+        return normalise_labels(labels, num_classes, instances), volume.header, warning
+    except DataError as error:
+        raise DataError(f"'{path}': {error}") from error
 
 
 def _odd_ones(cases: Sequence[Case], values: Sequence[object], text: str) -> list[str]:

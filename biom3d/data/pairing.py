@@ -1,4 +1,4 @@
-"""Which mask belongs to which image: by name, over one or several pairs of folders."""
+"""Which volumes belong together: by name, never by order; masks to images, predictions to truth."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,6 +7,8 @@ from pathlib import Path
 
 from biom3d.errors import DataError
 from biom3d.io import SUFFIXES, list_volumes, volume_name
+
+SHOWN = 5  # names in a message
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,40 @@ def refuse(problems: Sequence[str], what: str = "the data set") -> None:
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise DataError("\n".join([f"{count} with {what}:", *(f"  {problem}" for problem in problems)]))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two files of one case."""
+
+    name: str
+    first: Path
+    second: Path
+
+
+def match_volumes(first: Path, second: Path, words: tuple[str, str]) -> tuple[list[Pair], list[str]]:
+    """Pair the volumes of two folders by `volume_name`; also return the names that only `second` has.
+
+    Two files given as such are a pair, whatever their names. `words` say what the two sides are in messages.
+    Raises DataError where a volume of `first` has no partner.
+    """
+    left = {volume_name(path): path for path in list_volumes(first)}
+    right = {volume_name(path): path for path in list_volumes(second)}
+    if [first] == list(left.values()) and [second] == list(right.values()):
+        return [Pair(volume_name(first), first, second)], []
+    alone = [name for name in left if name not in right]
+    if alone:
+        raise DataError(
+            f"{len(alone)} {words[0]}(s) in '{first}' without {words[1]} of the same name in '{second}': "
+            f"{quoted(alone)}; found there: {quoted(list(right))}"
+        )
+    return [Pair(name, path, right[name]) for name, path in left.items()], [n for n in right if n not in left]
+
+
+def quoted(names: Sequence[str]) -> str:
+    """Write a list of names for a message, the first few of them."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(f"'{name}'" for name in names[:SHOWN]) + more
 
 
 def _pair_folder(images: Path, masks: Path | None) -> tuple[list[Case], list[str]]:

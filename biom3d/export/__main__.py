@@ -45,12 +45,12 @@ def execute(args: argparse.Namespace, report: Reporter) -> None:
 
 def export_labels(args: argparse.Namespace, report: Reporter) -> None:
     """Write every prediction in every format that was asked for."""
-    from biom3d.pairs import pair_volumes, quoted
+    from biom3d.data.pairing import match_volumes, quoted
 
     if not args.label_name or not args.label_name.replace("_", "").replace("-", "").isalnum():
         raise ConfigError(f"--label_name '{args.label_name}': wanted letters, digits, - and _ only")
     spacing = spacing_from(args)
-    pairs, unused = pair_volumes(args.path_pred, args.path_in, ("prediction", "image"))
+    pairs, unused = match_volumes(args.path_pred, args.path_in, ("prediction", "image"))
     if unused:
         report.warn(f"{len(unused)} image(s) without a prediction are left out: {quoted(unused)}")
     for pair in report.track(pairs, "cases", unit="case"):

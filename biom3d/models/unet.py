@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 Stride = tuple[int, int, int]
-MAX_WIDTH = 320  # features of the deepest stages, as in nnU-Net
+MAX_FACTOR = 10  # the deepest stages have 10 x the features of the first: 320 at width 32, as in nnU-Net
 
 
 def stage_strides(num_pools: Sequence[int]) -> list[Stride]:
@@ -105,13 +105,13 @@ class UNet(nn.Module):
         num_channels: channels of the image.
         num_outputs: classes including the background.
         num_pools: how often each axis (z, y, x) is halved; 0 for z makes it work on 2D images (z = 1).
-        width: features of the first stage, doubled per stage up to `MAX_WIDTH`.
+        width: features of the first stage, doubled per stage up to `MAX_FACTOR` times that.
     """
 
     def __init__(self, num_channels: int, num_outputs: int, num_pools: Sequence[int], width: int = 32) -> None:
         super().__init__()
         strides = stage_strides(num_pools)
-        widths = [min(width * 2**i, MAX_WIDTH) for i in range(len(strides) + 1)]
+        widths = [width * min(2**i, MAX_FACTOR) for i in range(len(strides) + 1)]
         self.encoder = Encoder(num_channels, widths, strides)
         self.decoder = Decoder(widths, strides, num_outputs)
         for module in self.modules():
