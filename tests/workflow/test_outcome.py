@@ -2,7 +2,7 @@ import re
 from pathlib import Path
 
 import pytest
-from biom3d_workflow.outcome import Run, align, error_line, plan_steps
+from biom3d_workflow.outcome import ADVICE, Run, align, error_line, plan_steps
 
 from tests.workflow.conftest import ROOT
 
@@ -53,10 +53,16 @@ def test_what_could_not_run_is_skipped_because_of_what_failed(run):
     assert table(run)[0] == ["B", "m", "skipped", "train m/fold_1 failed"]
 
 
-def test_the_counts_come_last(run):
+def test_counts_and_advice_come_last(run):
     run.start()
     finish(run, "check A")
-    assert run.text().splitlines()[-1] == "1 skipped, 1 failed"
+    assert run.text().splitlines()[-2:] == ["1 skipped, 1 failed", ADVICE.strip()]
+
+
+def test_a_good_run_needs_no_advice(run):
+    run.start()
+    finish(run)
+    assert run.text().splitlines()[-1] == "2 passed"
 
 
 def test_a_log_of_an_earlier_run_is_not_reported(run):
@@ -91,6 +97,7 @@ def test_the_summary_is_shown_only_when_it_fails(run):
     [
         ("a\nstep: error: one\nstep: error: two: three\nb\n", "two: three"),
         ("killed\n\n", "killed"),
+        ("train: stopped; finished parts are kept\n", "stopped; finished parts are kept"),
         ("", "the log is empty"),
     ],
 )

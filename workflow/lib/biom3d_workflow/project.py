@@ -1,0 +1,211 @@
+"""The whole request, checked: models with their options, data sets, and who learns from and segments what."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from biom3d_workflow import schema, volumes
+from biom3d_workflow.problems import Problem, suggestion
+from biom3d_workflow.settings import Locator, check_config, read_source
+from biom3d_workflow.table import Dataset, read_table
+
+DEMO = "data/demo"
+# Names that would meet other files of ours below logs/ and results/.
+RESERVED_MODELS = ("steps", "check", "summary.csv", "outcome.txt")
+RESERVED_DATASETS = ("curves.png",)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model to train: its name and all its options."""
+
+    name: str
+    options: Mapping[str, Any]
+
+    @property
+    def folds(self) -> range:
+        """Return the numbers of the folds."""
+        return range(self.options["folds"])
+
+    @property
+    def runs(self) -> list[str]:
+        """Return the model folders, one a fold."""
+        return [f"logs/{self.name}/fold_{fold}" for fold in self.folds]
+
+
+@dataclass(frozen=True)
+class Project:
+    """Everything the rules ask for. Empty where `problems` kept it from being understood."""
+
+    models: Mapping[str, Model] = field(default_factory=dict)
+    datasets: Mapping[str, Dataset] = field(default_factory=dict)
+    image: str = "cpu"
+    gpu: int = 0
+    problems: tuple[Problem, ...] = ()
+
+    def training_sets(self, model: str) -> list[Dataset]:
+        """Return the data sets that a model learns from, in the order of the table."""
+        return [dataset for dataset in self.datasets.values() if model in dataset.train]
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Return every (model, data set) to predict."""
+        return [(model, d.name) for d in self.datasets.values() for model in d.predict]
+
+    def evaluated_pairs(self) -> list[tuple[str, str]]:
+        """Return the pairs whose prediction can be compared with masks."""
+        return [(model, name) for model, name in self.pairs() if self.datasets[name].masks]
+
+
+def load_project(
+    config: Mapping[str, Any], files: Sequence[str], overrides: Mapping[str, Any], look_at_files: bool = True
+) -> Project:
+    """Understand the configuration; what is wrong with it is in `problems` of the result.
+
+    Args:
+        config: all of it, as Snakemake merged it.
+        files: where it came from, highest precedence first.
+        overrides: what was given on the command line.
+        look_at_files: False leaves the existence of images unchecked.
+    """
+    locator = Locator([read_source(file) for file in files], frozenset(overrides))
+    problems = list(check_config(config, locator))
+    if problems:  # the table is read all the same: one message for all there is to correct
+        return Project(problems=(*problems, *_table_problems(config, look_at_files)))
+    defaults = schema.option_defaults() | (config.get("defaults") or {})
+    models = {name: Model(name, defaults | (options or {})) for name, options in config["models"].items()}
+    table = _table_name(config)
+    rows, problems = read_table(table)
+    datasets = {row.name: row for row in reversed(rows)}
+    project = Project(
+        models,
+        {row.name: row for row in rows if datasets[row.name] is row},
+        config.get("image", "cpu"),
+        config.get("gpu", 0),
+    )
+    for check in _CHECKS:
+        problems += check(project, rows, table, locator)
+    if look_at_files:
+        problems += [*_check_images(rows, table), *_check_starts(project, locator)]
+    return Project(project.models, project.datasets, project.image, project.gpu, tuple(problems))
+
+
+def _table_name(config: Mapping[str, Any]) -> str:
+    name: str = config.get("datasets", schema.load("config")["properties"]["datasets"]["default"])
+    return name
+
+
+def _table_problems(config: Mapping[str, Any], look_at_files: bool) -> list[Problem]:
+    table = _table_name(config)
+    rows, problems = read_table(table) if isinstance(table, str) else ([], [])
+    return [*problems, *(_check_images(rows, table) if look_at_files else ())]
+
+
+def _check_dataset_names(project: Project, rows: Sequence[Dataset], table: str, locator: Locator) -> Iterator[Problem]:
+    first: dict[str, Dataset] = {}
+    for row in rows:
+        other = first.setdefault(row.name.lower(), row)
+        if other is not row:
+            same = "this name is" if other.name == row.name else f"'{other.name}', the same but for case, is"
+            yield Problem(table, row.line, f"dataset: '{row.name}': {same} on line {other.line}; choose another")
+        if row.name.lower() in (*RESERVED_DATASETS, *(f"{name}.zip".lower() for name in project.models)):
+            yield Problem(table, row.line, f"dataset: '{row.name}' is kept for a result of ours; choose another")
+
+
+def _check_model_names(project: Project, rows: Sequence[Dataset], table: str, locator: Locator) -> Iterator[Problem]:
+    first: dict[str, str] = {}
+    for name in project.models:
+        other = first.setdefault(name.lower(), name)
+        if other != name:
+            yield locator.problem(("models", name), f"differs from '{other}' by case only; choose another name")
+        if name.lower() in RESERVED_MODELS or name.lower().endswith(".partial"):
+            yield locator.problem(("models", name), "is kept for files of ours; choose another name")
+
+
+def _check_links(project: Project, rows: Sequence[Dataset], table: str, locator: Locator) -> Iterator[Problem]:
+    """Models and data sets must name each other rightly."""
+    for row in rows:
+        for column, models in (("train", row.train), ("predict", row.predict)):
+            for model in models:
+                if model not in project.models:
+                    text = f"{column}: unknown model '{model}'; {suggestion(model, project.models)}"
+                    yield Problem(table, row.line, text)
+        if row.train and not row.masks:
+            text = f"masks: empty, but '{row.name}' trains {', '.join(row.train)}; give masks or empty train"
+            yield Problem(table, row.line, text)
+        if not row.train and not row.predict:
+            text = f"'{row.name}' neither trains a model nor is predicted; nothing is done with it"
+            yield Problem(table, row.line, text, is_warning=True)
+    trained = {model for row in rows for model in row.train}
+    for name in project.models:
+        if name not in trained:
+            text = f"no data set trains it; write '{name}' in column train of {table}, or take the model out"
+            yield locator.problem(("models", name), text)
+
+
+def _check_agreement(project: Project, rows: Sequence[Dataset], table: str, locator: Locator) -> Iterator[Problem]:
+    """One preprocessing has one spacing; one mask has one number of classes."""
+    for name in project.models:
+        sets = [row for row in rows if name in row.train]
+        odd = next((row for row in sets if row.spacing_um != sets[0].spacing_um), None)
+        if odd:
+            text = f"spacing_um: differs from '{sets[0].name}' (line {sets[0].line}), and both train '{name}'"
+            yield Problem(table, odd.line, f"{text}; one model learns from one spacing")
+    for row in rows:
+        users = [name for name in (*row.train, *row.predict) if name in project.models]
+        classes = {name: project.models[name].options["num_classes"] for name in users}
+        if row.masks and len(set(classes.values())) > 1:
+            listed = ", ".join(f"{name}: {count}" for name, count in classes.items())
+            text = f"masks: models with different num_classes use them ({listed}); give each its own row"
+            yield Problem(table, row.line, text)
+
+
+def _check_images(rows: Sequence[Dataset], table: str) -> Iterator[Problem]:
+    """Folders of the table must be there, with images in them."""
+    for row in rows:
+        for column, path in (("images", row.images), ("masks", row.masks)):
+            wrong = _path_problem(path, column) if path else ""
+            if wrong:
+                yield Problem(table, row.line, f"{column}: {wrong}")
+
+
+def _check_starts(project: Project, locator: Locator) -> Iterator[Problem]:
+    """Plans and models that trainings start from must be there, or come to be in this run."""
+    runs = {run for model in project.models.values() for run in model.runs}
+    for model in project.models.values():
+        plan, start = model.options["plan"], model.options["fine_tune"]
+        if plan and not Path(plan).is_file():
+            yield locator.problem(("models", model.name, "plan"), f"file '{plan}' not found; give a plan file")
+        if start in model.runs:
+            text = f"'{start}' is what this model becomes; name another model's folder"
+            yield locator.problem(("models", model.name, "fine_tune"), text)
+        elif start and start not in runs and not Path(start).exists():
+            text = f"'{start}' not found; give a model folder, or logs/MODEL/fold_0 of a model listed here"
+            yield locator.problem(("models", model.name, "fine_tune"), text)
+
+
+def _path_problem(path: str, column: str) -> str:
+    if not Path(path).exists():
+        if path.startswith(DEMO + "/"):
+            return f"'{path}' not found; `make demo` fetches the demo data (python -m biom3d.demo {DEMO})"
+        rest = ", or leave it empty" if column == "masks" else ""
+        return f"folder '{path}' not found; give a folder or file{rest}"
+    try:
+        empty = not volumes.list_volumes(path)
+    except OSError as error:
+        return f"'{path}' cannot be read: {error.strerror}"
+    return f"no image in '{path}'; wanted files that end in {', '.join(volumes.SUFFIXES)}" if empty else ""
+
+
+_CHECKS: tuple[Callable[[Project, Sequence[Dataset], str, Locator], Iterator[Problem]], ...] = (
+    _check_dataset_names,
+    _check_model_names,
+    _check_links,
+    _check_agreement,
+)
+
+
+def wildcard(names: Mapping[str, Any]) -> str:
+    """Return a regular expression of exactly these names, for `wildcard_constraints`."""
+    return "|".join(map(re.escape, names)) or "(?!)"

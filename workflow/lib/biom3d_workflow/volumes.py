@@ -1,0 +1,75 @@
+"""The files of a data set as Snakemake should see them, so that a change of any reruns what depends on it."""
+
+import functools
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+# The same as in biom3d.io (a test compares): a README or a thumbnail in the folder must not rerun a training.
+SUFFIXES = (
+    ".ome.tiff",
+    ".ome.tif",
+    ".tiff",
+    ".tif",
+    ".nii.gz",
+    ".nii",
+    ".npy",
+    ".hdf5",
+    ".h5",
+    ".ome.zarr",
+    ".zarr",
+)
+# Snakemake takes {x} for a wildcard and <x> for a path variable, in names of real files too; it warns of outer blanks.
+_UNSAFE = re.compile(r"[{}<>\r\n\ud800-\udfff]|//|^\s|\s$")
+
+
+@functools.cache
+def list_volumes(path: str) -> tuple[str, ...]:
+    """Return the volumes of a folder, sorted; of a single volume, that one. Like `biom3d.io.list_volumes`."""
+    if not Path(path).is_dir() or path.lower().endswith(".zarr"):
+        return (path,) if path.lower().endswith(SUFFIXES) else ()
+    with os.scandir(path) as entries:
+        return tuple(sorted(entry.path for entry in entries if _is_volume(entry)))
+
+
+def _is_volume(entry: os.DirEntry[str]) -> bool:
+    name = entry.name.lower()
+    if name.startswith(".") or not name.endswith(SUFFIXES):
+        return False
+    return entry.is_dir() == name.endswith(".zarr")
+
+
+def inputs(path: str) -> list[str]:
+    """Return what Snakemake should watch: the volumes, or their folder for names that it cannot hold."""
+    watched = {volume if not _UNSAFE.search(volume) else path for volume in list_volumes(path)}
+    return sorted(watched)
+
+
+def stamp(*paths: str) -> str:
+    """Return a short text that changes with what Snakemake does not see itself.
+
+    That is the inside of .zarr folders (it looks at the time of the folder only), and files whose names
+    it cannot hold. Empty in the usual case. It goes into `params:`, a change of which is a reason to rerun.
+    """
+    facts = sorted(fact for path in paths for volume in list_volumes(path) for fact in _hidden_facts(volume))
+    return hashlib.sha256("\n".join(facts).encode("utf-8", "surrogateescape")).hexdigest()[:16] if facts else ""
+
+
+def _hidden_facts(volume: str) -> Iterator[str]:
+    if Path(volume).is_dir():
+        # Writers of Zarr replace a chunk by renaming, which dates its folder: no need to look at every chunk.
+        for folder in (volume, *_folders_below(volume)):
+            yield f"{folder} {Path(folder).stat().st_mtime_ns}"
+    elif _UNSAFE.search(volume):
+        facts = Path(volume).stat()
+        yield f"{volume} {facts.st_size} {facts.st_mtime_ns}"
+
+
+def _folders_below(folder: str) -> Iterator[str]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield entry.path
+                yield from _folders_below(entry.path)

@@ -1,0 +1,164 @@
+# Configuration and table, checked; what the rules look up. No rules here; the thinking is in ../lib, which has tests.
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+sys.path.insert(0, str(Path(str(workflow.current_basedir)).parent / "lib"))
+
+from biom3d_workflow import commands, volumes
+from biom3d_workflow.image import find_image
+from biom3d_workflow.interpreter import prefer_this_python
+from biom3d_workflow.outcome import Run
+from biom3d_workflow.problems import report_text
+from biom3d_workflow.project import load_project, wildcard
+
+
+class ConfigurationError(WorkflowError):
+    """What is wrong with config.yaml and the table, for people."""
+
+    # Snakemake would print the line of *this* file below the message; the lines that matter are in it.
+    __traceback__ = property(lambda self: None)
+
+
+def load_checked_project():
+    project = load_project(
+        config,
+        # The last --configfile wins; then comes the one of the Snakefile, which stands last in this list.
+        [*reversed(workflow.configfiles[:-1]), *workflow.configfiles[-1:]],
+        workflow.config_settings.config,
+        # Linting is about the rules: it passes on a fresh clone, where no images are yet.
+        look_at_files="--lint" not in sys.argv,
+    )
+    errors = [problem for problem in project.problems if not problem.is_warning]
+    if errors:
+        raise ConfigurationError(report_text(errors))
+    if project.problems and workflow.is_main_process:
+        print(report_text(project.problems), file=sys.stderr)
+    return project
+
+
+prefer_this_python()
+PROJECT = load_checked_project()
+IMAGE = find_image(PROJECT.image)
+RUN = Run(PROJECT)
+
+
+wildcard_constraints:
+    dataset=wildcard(PROJECT.datasets),
+    model=wildcard(PROJECT.models),
+    fold=r"\d+",
+
+
+def model_of(wildcards):
+    return PROJECT.models[wildcards.model]
+
+
+def dataset_of(wildcards):
+    return PROJECT.datasets[wildcards.dataset]
+
+
+def training_sets_of(wildcards):
+    return PROJECT.training_sets(wildcards.model)
+
+
+def images_of(wildcards):
+    return volumes.inputs(dataset_of(wildcards).images)
+
+
+def masks_of(wildcards):
+    """The masks of a data set; an empty list where there are none."""
+    masks = dataset_of(wildcards).masks
+    return volumes.inputs(masks) if masks else []
+
+
+def stamp_of(wildcards):
+    """See `volumes.stamp`: a reason to rerun that Snakemake does not see."""
+    return volumes.stamp(
+        *filter(None, [dataset_of(wildcards).images, dataset_of(wildcards).masks])
+    )
+
+
+def training_files_of(wildcards):
+    sets = training_sets_of(wildcards)
+    return [
+        file
+        for row in sets
+        for path in (row.images, row.masks)
+        for file in volumes.inputs(path)
+    ]
+
+
+def training_stamp_of(wildcards):
+    return volumes.stamp(
+        *(
+            path
+            for row in training_sets_of(wildcards)
+            for path in (row.images, row.masks)
+        )
+    )
+
+
+def training_checks_of(wildcards):
+    return [f"results/check/{row.name}.json" for row in training_sets_of(wildcards)]
+
+
+def optional(option):
+    """An input function for a file that a model option may name."""
+    return lambda wildcards: (
+        [path] if (path := model_of(wildcards).options[option]) else []
+    )
+
+
+def runs_of(wildcards):
+    return model_of(wildcards).runs
+
+
+def metrics_of(wildcards):
+    """The metrics of a prediction, where there are masks to compare with."""
+    has_masks = bool(dataset_of(wildcards).masks)
+    return (
+        [f"results/{wildcards.model}/{wildcards.dataset}/metrics.json"]
+        if has_masks
+        else []
+    )
+
+
+def for_models(*patterns):
+    return [
+        pattern.format(model=name) for name in PROJECT.models for pattern in patterns
+    ]
+
+
+def for_pairs(*patterns):
+    return [
+        p.format(model=model, dataset=name)
+        for model, name in PROJECT.pairs()
+        for p in patterns
+    ]
+
+
+def for_evaluated_pairs(*patterns):
+    return [
+        p.format(model=model, dataset=name)
+        for model, name in PROJECT.evaluated_pairs()
+        for p in patterns
+    ]
+
+
+def report_files(wildcards):
+    """Pictures and tables of the report."""
+    return [
+        *for_models("results/{model}/curves.png"),
+        *for_pairs("results/{model}/{dataset}/overlays"),
+        *for_evaluated_pairs("results/{model}/{dataset}/metrics.csv"),
+        *(["results/summary.csv"] if PROJECT.evaluated_pairs() else []),
+    ]
+
+
+def all_files(wildcards):
+    return [
+        *report_files(wildcards),
+        *for_models("results/{model}/{model}.zip"),
+        *for_pairs("results/{model}/{dataset}/labels"),
+    ]

@@ -1,0 +1,34 @@
+rule evaluate:
+    input:
+        pred="data/pred/{model}/{dataset}",
+        masks=masks_of,
+    output:
+        csv=report(
+            "results/{model}/{dataset}/metrics.csv",
+            category="2. Metrics per case",
+            labels={"data set": "{dataset}", "model": "{model}"},
+            caption="../report/metrics.rst",
+        ),
+        json="results/{model}/{dataset}/metrics.json",
+    log:
+        text="logs/steps/evaluate/{model}/{dataset}.log",
+        events="logs/steps/evaluate/{model}/{dataset}.jsonl",
+    benchmark:
+        "logs/steps/evaluate/{model}/{dataset}.tsv"
+    container:
+        IMAGE.url
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=240,
+        gpu=0,
+    params:
+        options=lambda w: commands.evaluate(model_of(w), dataset_of(w)),
+        image=IMAGE.digest,
+        stamp=stamp_of,
+    message:
+        "evaluate {wildcards.model} on {wildcards.dataset}"
+    shell:
+        "python -m biom3d.eval --path_pred {input.pred} {params.options}"
+        " --out_csv {output.csv} --out_json {output.json}"
+        " --events {log.events} 2>&1 | tee -i {log.text}"

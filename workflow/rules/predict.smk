@@ -1,0 +1,28 @@
+rule predict:
+    input:
+        check="results/check/{dataset}.json",
+        images=images_of,
+        runs=runs_of,
+    output:
+        directory("data/pred/{model}/{dataset}"),
+    log:
+        text="logs/steps/predict/{model}/{dataset}.log",
+        events="logs/steps/predict/{model}/{dataset}.jsonl",
+    benchmark:
+        "logs/steps/predict/{model}/{dataset}.tsv"
+    container:
+        IMAGE.url
+    threads: 8
+    resources:
+        mem_mb=16000,
+        runtime=1440,
+        gpu=PROJECT.gpu,
+    params:
+        options=lambda w: commands.predict(model_of(w), dataset_of(w)),
+        image=IMAGE.digest,
+        stamp=stamp_of,
+    message:
+        "predict {wildcards.dataset} with {wildcards.model}"
+    shell:
+        "python -m biom3d.pred --log {input.runs} --out_dir {output} {params.options} --threads {threads}"
+        " --events {log.events} 2>&1 | tee -i {log.text}"

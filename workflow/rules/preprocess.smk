@@ -1,0 +1,34 @@
+# The arrays are large and only the trainings read them: they are removed after the last one, and the group keeps them
+# on the machine that made them. An edited plan is given back as the option `plan`, since this file is rewritten.
+rule preprocess:
+    input:
+        checks=training_checks_of,
+        files=training_files_of,
+        plan=optional("plan"),
+    output:
+        data=temp(directory("data/preprocessed/{model}")),
+        plan="logs/{model}/plan.yaml",
+    log:
+        text="logs/steps/preprocess/{model}.log",
+        events="logs/steps/preprocess/{model}.jsonl",
+    benchmark:
+        "logs/steps/preprocess/{model}.tsv"
+    group:
+        "train_{model}"
+    container:
+        IMAGE.url
+    threads: 4
+    resources:
+        mem_mb=8000,
+        runtime=480,
+        gpu=0,
+    params:
+        options=lambda w: commands.preprocess(model_of(w), training_sets_of(w)),
+        image=IMAGE.digest,
+        stamp=training_stamp_of,
+    message:
+        "preprocess for {wildcards.model}"
+    shell:
+        "python -m biom3d.preprocess {params.options} --desc {wildcards.model}"
+        " --out_dir {output.data} --plan_out {output.plan}"
+        " --events {log.events} 2>&1 | tee -i {log.text}"
