@@ -67,6 +67,7 @@ lint: setup  ## check style, types and the workflow
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	MYPYPATH=workflow/lib $(BIN)/mypy --package biom3d_workflow
 	$(BIN)/snakefmt --check workflow
 	$(PY) -m snakemake --lint
 

@@ -10,7 +10,8 @@ HARD = Dataset("d", "-my data/it's [1]", "$m/ü", spacing_um=(2, 0.5, 0.5))
 PLAIN = Dataset("d", "im", "msk")
 ALL_SET = {
     "memory_target_gb": 8.0, "patch_size": [8, 16, 16], "batch_size": 2, "width": 8, "ct_norm": True, "is_2d": True,
-    "tta": True, "plan": "p lan.yaml", "fine_tune": "logs/o/fold_0",
+    "tta": True, "instances": True, "optimizer": "adamw", "learning_rate": 0.01,
+    "plan": "p lan.yaml", "fine_tune": "logs/o/fold_0",
 }  # fmt: skip
 
 
@@ -20,7 +21,18 @@ def model(**options):
 
 def test_options_left_to_the_engine_are_not_given():
     expected = "--img_path im --msk_path msk --num_classes 1 --folds 5 --num_epochs 100 --num_steps 250 --max_dim 128"
-    assert commands.preprocess(model(), [PLAIN]) == expected + " --seed 0"
+    assert commands.preprocess(model(), [PLAIN]) == expected + " --optimizer sgd --seed 0"
+
+
+def test_a_given_plan_is_changed_only_by_what_the_model_says_itself():
+    options = schema.option_defaults() | {"plan": "mine.yaml", "num_epochs": 7}
+    words = commands.preprocess(Model("m", options, frozenset({"plan", "num_epochs"})), [PLAIN])
+    assert words == "--img_path im --msk_path msk --base_config mine.yaml --folds 5 --num_epochs 7"
+
+
+def test_fine_tuning_takes_the_plan_of_the_other_model():
+    words = commands.preprocess(model(fine_tune="logs/o/fold_0"), [PLAIN])
+    assert words == "--img_path im --msk_path msk --base_config logs/o/fold_0/plan.yaml --folds 5"
 
 
 def test_a_whole_number_written_as_a_fraction_stays_whole():
@@ -41,7 +53,7 @@ def test_a_path_with_a_leading_dash_is_no_option():
 
 
 def test_without_masks_there_is_no_truth_to_show():
-    assert commands.overlay(Dataset("d", "im")) == "--path_in im"
+    assert commands.overlay(model(), Dataset("d", "im")) == "--path_in im"
 
 
 STEPS = [
@@ -49,7 +61,7 @@ STEPS = [
     ("train", commands.train(model(**ALL_SET)), "--config p --data_dir d --fold 0 --run_dir r --threads 2"),
     ("pred", commands.predict(model(**ALL_SET), HARD), "--log a b --out_dir c --threads 2"),
     ("eval", commands.evaluate(model(), HARD), "--path_pred p --out_csv c --out_json j"),
-    ("report", "overlay " + commands.overlay(HARD, "m.json"), "--path_pred p --out_dir o"),
+    ("report", "overlay " + commands.overlay(model(instances=True), HARD, "m.json"), "--path_pred p --out_dir o"),
     ("export.__main__", "labels " + commands.export_labels(model(), HARD), "--path_pred p --out_dir o"),
     ("check", commands.check(Dataset("d", "i", "k", ("m",)), {"m": model()}), "--out o.json"),
 ]

@@ -1,9 +1,12 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
 import yaml
 from biom3d_workflow.project import load_project
 
+from biom3d.config import PlanRequest
+from biom3d.pred import PredictOptions
 from tests.workflow.conftest import ROOT
 
 MISTAKES = [
@@ -61,6 +64,16 @@ def test_the_configuration_shows_every_option_with_its_default():
     shown = yaml.safe_load((ROOT / "config/config.yaml").read_text())["defaults"]
     schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
     assert shown == {key: value["default"] for key, value in schema["$defs"]["options"]["properties"].items()}
+
+
+def test_the_defaults_are_those_of_the_engine():
+    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+    ours = {key: value["default"] for key, value in schema["$defs"]["options"]["properties"].items()}
+    engine = dataclasses.asdict(PlanRequest())
+    assert {key: ours[key] for key in engine} == engine
+    steps = {"instances": False, "tta": PredictOptions().mirror, "keep": PredictOptions().keep}
+    assert {key: ours[key] for key in steps} == steps
+    assert set(ours) == set(engine) | set(steps) | {"plan", "fine_tune", "formats"}
 
 
 @pytest.mark.parametrize("name", ["config", "datasets"])

@@ -5,6 +5,7 @@ rule preprocess:
         checks=training_checks_of,
         files=training_files_of,
         plan=optional("plan"),
+        start=optional("fine_tune"),
     output:
         data=temp(directory("data/preprocessed/{model}")),
         plan="logs/{model}/plan.yaml",

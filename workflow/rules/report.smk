@@ -65,7 +65,7 @@ rule overlay:
         runtime=120,
         gpu=0,
     params:
-        options=lambda w: commands.overlay(dataset_of(w), *metrics_of(w)),
+        options=lambda w: commands.overlay(model_of(w), dataset_of(w), *metrics_of(w)),
         image=IMAGE.digest,
         stamp=stamp_of,
     message:

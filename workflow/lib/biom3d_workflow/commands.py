@@ -18,21 +18,39 @@ PLAN_OPTIONS = (
     "patch_size",
     "batch_size",
     "width",
+    "optimizer",
+    "learning_rate",
     "seed",
 )
-FLAGS = {"memory_target_gb": "--memory_target", "plan": "--base_config"}  # named otherwise on the command line
+NOT_IN_A_PLAN = ("max_dim", "memory_target_gb")  # they lead to a plan's values; a given plan has those already
+FLAGS = {"memory_target_gb": "--memory_target"}  # named otherwise on the command line
 
 
 def preprocess(model: Model, sets: Iterable[Dataset]) -> str:
-    """Return the options of `biom3d.preprocess`."""
+    """Return the options of `biom3d.preprocess`.
+
+    Where a plan is given, by `plan` or with the model to fine-tune, its values count and not the defaults; only
+    what the model itself says changes them.
+    """
     sets = list(sets)
     words = ["--img_path", *(_path(row.images) for row in sets), "--msk_path", *(_path(row.masks) for row in sets)]
-    words += _options(model.options, PLAN_OPTIONS)
-    words += ["--ct_norm"] if model.options["ct_norm"] else []
+    base = base_plan(model)
+    if base:
+        words += ["--base_config", _path(base)]
+        chosen = [key for key in PLAN_OPTIONS if key not in NOT_IN_A_PLAN and key in {*model.own, "folds"}]
+        words += _options(model.options, chosen)
+    else:
+        words += _options(model.options, PLAN_OPTIONS)
+        words += ["--ct_norm"] if model.options["ct_norm"] else []
     words += ["--is_2d", "True"] if model.options["is_2d"] else []
-    if model.options["plan"]:
-        words += [FLAGS["plan"], _path(model.options["plan"])]
-    return shlex.join(words + _spacing(sets[0].spacing_um))
+    return shlex.join(words + _instances(model) + _spacing(sets[0].spacing_um))
+
+
+def base_plan(model: Model) -> str | None:
+    """Return the plan to start from: `plan`, or that of the model to fine-tune."""
+    if model.options["plan"] or not model.options["fine_tune"]:
+        return str(model.options["plan"]) if model.options["plan"] else None
+    return f"{model.options['fine_tune']}/plan.yaml"
 
 
 def train(model: Model) -> str:
@@ -46,7 +64,7 @@ def check(dataset: Dataset, models: Mapping[str, Model]) -> str:
     words = ["--img_path", _path(dataset.images)]
     if dataset.masks:
         user = models[(*dataset.train, *dataset.predict)[0]]
-        words += ["--msk_path", _path(dataset.masks), *_options(user.options, ["num_classes"])]
+        words += ["--msk_path", _path(dataset.masks), *_options(user.options, ["num_classes"]), *_instances(user)]
     return shlex.join(words + _spacing(dataset.spacing_um))
 
 
@@ -58,7 +76,7 @@ def predict(model: Model, dataset: Dataset) -> str:
 
 def evaluate(model: Model, dataset: Dataset) -> str:
     """Return the options of `biom3d.eval`."""
-    words = ["--path_lab", _path(dataset.masks), *_options(model.options, ["num_classes"])]
+    words = ["--path_lab", _path(dataset.masks), *_options(model.options, ["num_classes"]), *_instances(model)]
     return shlex.join(words + _spacing(dataset.spacing_um))
 
 
@@ -68,10 +86,12 @@ def export_labels(model: Model, dataset: Dataset) -> str:
     return shlex.join(words + _spacing(dataset.spacing_um))
 
 
-def overlay(dataset: Dataset, *metrics: str) -> str:
+def overlay(model: Model, dataset: Dataset, *metrics: str) -> str:
     """Return the options of `biom3d.report overlay`; without masks there is no truth and no worst case."""
     words = ["--path_in", _path(dataset.images)]
-    return shlex.join([*words, "--path_lab", _path(dataset.masks), "--metrics", *metrics] if dataset.masks else words)
+    if dataset.masks:
+        words += ["--path_lab", _path(dataset.masks), "--metrics", *metrics, *_instances(model)]
+    return shlex.join(words + _spacing(dataset.spacing_um))
 
 
 def _options(options: Mapping[str, Any], keys: Iterable[str]) -> list[str]:
@@ -82,6 +102,10 @@ def _options(options: Mapping[str, Any], keys: Iterable[str]) -> list[str]:
             values = value if isinstance(value, list) else [value]
             words += [FLAGS.get(key, f"--{key}"), *map(_text, values)]
     return words
+
+
+def _instances(model: Model) -> list[str]:
+    return ["--instances"] if model.options["instances"] else []
 
 
 def _text(value: Any) -> str:

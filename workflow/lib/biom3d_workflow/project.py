@@ -19,10 +19,11 @@ RESERVED_DATASETS = ("curves.png",)
 
 @dataclass(frozen=True)
 class Model:
-    """A model to train: its name and all its options."""
+    """A model to train: its name, all its options, and which of them are its own, not defaults."""
 
     name: str
     options: Mapping[str, Any]
+    own: frozenset[str] = frozenset()
 
     @property
     def folds(self) -> range:
@@ -74,7 +75,10 @@ def load_project(
     if problems:  # the table is read all the same: one message for all there is to correct
         return Project(problems=(*problems, *_table_problems(config, look_at_files)))
     defaults = schema.option_defaults() | (config.get("defaults") or {})
-    models = {name: Model(name, defaults | (options or {})) for name, options in config["models"].items()}
+    models = {
+        name: Model(name, defaults | (options or {}), frozenset(options or {}))
+        for name, options in config["models"].items()
+    }
     table = _table_name(config)
     rows, problems = read_table(table)
     datasets = {row.name: row for row in reversed(rows)}
@@ -154,11 +158,12 @@ def _check_agreement(project: Project, rows: Sequence[Dataset], table: str, loca
             yield Problem(table, odd.line, f"{text}; one model learns from one spacing")
     for row in rows:
         users = [name for name in (*row.train, *row.predict) if name in project.models]
-        classes = {name: project.models[name].options["num_classes"] for name in users}
-        if row.masks and len(set(classes.values())) > 1:
-            listed = ", ".join(f"{name}: {count}" for name, count in classes.items())
-            text = f"masks: models with different num_classes use them ({listed}); give each its own row"
-            yield Problem(table, row.line, text)
+        for option in ("num_classes", "instances"):
+            values = {name: project.models[name].options[option] for name in users}
+            if row.masks and len(set(values.values())) > 1:
+                listed = ", ".join(f"{name}: {value}" for name, value in values.items())
+                text = f"masks: models with different {option} use them ({listed}); give each its own row"
+                yield Problem(table, row.line, text)
 
 
 def _check_images(rows: Sequence[Dataset], table: str) -> Iterator[Problem]:
