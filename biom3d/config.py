@@ -2,9 +2,12 @@
 
 import dataclasses
 import difflib
+import math
+import re
 import types
 import typing
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +20,7 @@ from biom3d.files import write_text
 Triple = tuple[int, int, int]
 SpacingUm = tuple[float, float, float]
 T = TypeVar("T")
+MAX_CLASSES = 32767  # labels of patches are 16-bit integers
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,7 @@ class Plan:
 
 def load_plan(path: Path | str) -> Plan:
     """Read a plan; ConfigError names the file, the key, the value and what is allowed."""
-    return _checked(from_mapping(Plan, read_yaml(path), str(path)), str(path))
+    return check_plan(from_mapping(Plan, read_yaml(path), str(path)), str(path))
 
 
 def save_plan(plan: Plan, path: Path | str) -> None:
@@ -182,34 +186,54 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if kinds[-1] is not Ellipsis and len(kinds) != len(value):
             raise ConfigError(f"{where}: got {list(value)}; wanted {len(kinds)} values")
         return tuple(_convert(kinds[0], item, where) for item in value)
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+    if hint is float and not isinstance(value, bool):
+        with suppress(TypeError, ValueError, OverflowError):
+            number = float(value)  # also of text: YAML takes 1e-3 for one
+            if math.isfinite(number):
+                return number
+        raise ConfigError(f"{where}: got {value!r}; wanted a number")
     expected = origin or hint
     if isinstance(value, expected) and (expected is bool or not isinstance(value, bool)):
         return value
     raise ConfigError(f"{where}: got {value!r}; wanted {getattr(hint, '__name__', hint)}")
 
 
-def _checked(plan: Plan, where: str) -> Plan:
-    """Refuse values no training could work with."""
+def check_plan(plan: Plan, where: str) -> Plan:
+    """Return `plan`; ConfigError for values no training could work with, `where` opens the message."""
+    check_name(plan.desc, f"{where}: desc")
+    normal, spacing = plan.normalisation, plan.spacing_um or (1.0, 1.0, 1.0)
+    per_channel = (normal.low, normal.high, normal.mean, normal.std)
     rules = [
-        (plan.num_classes >= 1, f"num_classes is {plan.num_classes}; wanted at least 1"),
+        (1 <= plan.num_classes <= MAX_CLASSES, f"num_classes is {plan.num_classes}; wanted 1 to {MAX_CLASSES}"),
         (plan.num_channels >= 1, f"num_channels is {plan.num_channels}; wanted at least 1"),
         (all(p > 0 for p in plan.patch_size), f"patch_size {plan.patch_size} holds a value below 1"),
         (all(0 <= p <= 5 for p in plan.num_pools), f"num_pools {plan.num_pools}; each must be 0 to 5"),
-        (max(plan.num_pools) >= 1, "num_pools are all 0; at least one axis must be halved"),
+        (
+            max(plan.num_pools) >= 1,
+            f"num_pools are all 0 for patch_size {list(plan.patch_size)}; wanted an axis that can be halved, such as 8 "
+            "or 16 voxels; give a larger --patch_size, or larger volumes",
+        ),
         (plan.batch_size >= 1, f"batch_size is {plan.batch_size}; wanted at least 1"),
         (plan.width >= 1, f"width is {plan.width}; wanted at least 1"),
         (plan.num_epochs >= 1, f"num_epochs is {plan.num_epochs}; wanted at least 1"),
         (plan.num_steps >= 1, f"num_steps is {plan.num_steps}; wanted at least 1"),
         (plan.num_val_steps >= 1, f"num_val_steps is {plan.num_val_steps}; wanted at least 1"),
+        (plan.folds >= 1, f"folds is {plan.folds}; wanted at least 1"),
+        (plan.seed >= 0, f"seed is {plan.seed}; wanted at least 0"),
+        (min(spacing) > 0, f"spacing_um is {list(spacing)}; wanted three values above 0"),
         (plan.learning_rate > 0, f"learning_rate is {plan.learning_rate}; wanted more than 0"),
+        (plan.weight_decay >= 0, f"weight_decay is {plan.weight_decay}; wanted at least 0"),
+        (0 <= plan.momentum < 1, f"momentum is {plan.momentum}; wanted 0 to below 1"),
         (0 <= plan.foreground_rate <= 1, f"foreground_rate is {plan.foreground_rate}; wanted 0 to 1"),
         (plan.optimizer in ("sgd", "adamw"), f"optimizer is '{plan.optimizer}'; allowed: sgd, adamw"),
         (plan.network == "UNet3D", f"network is '{plan.network}'; allowed: UNet3D"),
         (
-            plan.normalisation.scheme in ("zscore", "ct"),
-            f"normalisation is '{plan.normalisation.scheme}'; allowed: zscore, ct",
+            normal.scheme in ("zscore", "ct"),
+            f"normalisation is '{normal.scheme}'; allowed: zscore, ct",
+        ),
+        (
+            normal.scheme != "ct" or all(len(values) == plan.num_channels for values in per_channel),
+            f"normalisation ct needs low, high, mean and std for each of {plan.num_channels} channel(s)",
         ),
     ]
     for ok, message in rules:
@@ -217,6 +241,15 @@ def _checked(plan: Plan, where: str) -> Plan:
             raise ConfigError(f"{where}: {message}")
     check_patch(plan.patch_size, plan.num_pools, where)
     return plan
+
+
+def check_name(name: str, where: str) -> None:
+    """Refuse the name of a model that cannot be part of a file name, or that hides or moves the file."""
+    if not name or re.search(r"^[.\s]|[/\\\x00-\x1f]|\s$", name):
+        raise ConfigError(
+            f"{where} is {name!r}; wanted a name without slash, backslash and line break that begins neither with "
+            "a dot nor a space"
+        )
 
 
 def check_patch(patch_size: Triple, num_pools: Triple, where: str) -> None:

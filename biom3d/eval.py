@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from biom3d.cli import run_step, step_parser
-from biom3d.config import SpacingUm
+from biom3d.cli import run_step, step_parser, text_file
+from biom3d.config import MAX_CLASSES, SpacingUm
 from biom3d.errors import ConfigError, DataError
 from biom3d.events import Reporter
 from biom3d.files import write_json, write_text
@@ -60,16 +60,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--instances", action="store_true", help="labels number single objects: all of them become class 1"
     )
-    parser.add_argument("--out_csv", type=Path, metavar="FILE", help="write a row per class and case")
-    parser.add_argument("--out_json", type=Path, metavar="FILE", help="write the same rows and the means")
+    parser.add_argument("--out_csv", type=text_file, metavar="FILE", help="write a row per class and case")
+    parser.add_argument("--out_json", type=text_file, metavar="FILE", help="write the same rows and the means")
     add_spacing_option(parser)
     return parser
 
 
 def execute(args: argparse.Namespace, report: Reporter) -> None:
     """Score all pairs, write the files, print the table."""
-    if args.num_classes < 1:
-        raise ConfigError(f"--num_classes {args.num_classes}: wanted at least 1")
+    if not 1 <= args.num_classes <= MAX_CLASSES:
+        raise ConfigError(f"--num_classes {args.num_classes}: wanted 1 to {MAX_CLASSES}")
     columns = COLUMNS[args.function]
     spacing = spacing_from(args)
     rows: list[Row] = []
@@ -116,7 +116,9 @@ def score_pair(pair: "Pair", args: argparse.Namespace, spacing_um: SpacingUm | N
     try:
         scores = score_case(arrays[0], arrays[1], args.num_classes, spacing_um, with_hd95)
     except DataError as error:
-        raise DataError(f"case '{pair.name}' ('{pair.first}', '{pair.second}'): {error}") from error
+        raise DataError(
+            f"case '{pair.name}' ('{pair.first}', '{pair.second}'): {error}; wanted the same grid: is this its truth?"
+        ) from error
     return [_row(pair.name, score, COLUMNS[args.function]) for score in scores]
 
 

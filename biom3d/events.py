@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -28,13 +29,15 @@ class Reporter:
         if events is not None:
             try:
                 Path(events).parent.mkdir(parents=True, exist_ok=True)
-                self._events = open(events, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (see close)
+                # a name that is no text becomes an escape of JSON
+                self._events = open(events, "a", encoding="utf-8", errors="backslashreplace", buffering=1)  # noqa: SIM115
             except OSError as error:
                 raise output_error(Path(events), error) from error
 
     def info(self, message: str) -> None:
-        """Print one line for people."""
-        print(f"{self.step}: {message}", file=self.stream, flush=True)
+        """Print one line for people; a log that cannot be written does not end the work."""
+        with suppress(OSError):
+            print(f"{self.step}: {message}", file=self.stream, flush=True)
 
     def warn(self, message: str) -> None:
         """Print one warning for people and record it as an event."""
@@ -42,10 +45,16 @@ class Reporter:
         self.event("warning", message=message)
 
     def event(self, event: str, **fields: Any) -> None:
-        """Append one event for programs: a name and JSON-ready fields."""
-        if self._events is not None:
-            record = {"t": round(time.time(), 3), "step": self.step, "event": event, **fields}
+        """Append one event for programs: a name and JSON-ready fields. Where that fails the work goes on without."""
+        if self._events is None:
+            return
+        record = {"t": round(time.time(), 3), "step": self.step, "event": event, **fields}
+        try:
             self._events.write(json.dumps(record, ensure_ascii=False) + "\n")
+        except OSError as error:
+            name = self._events.name
+            self.close()
+            self.info(f"warning: no more events: {output_error(Path(name), error)}")
 
     def track(self, items: Iterable[Item], label: str, total: int | None = None, unit: str = "it") -> Iterator[Item]:
         """Yield `items` with a progress bar on a terminal, or a plain line now and then elsewhere."""
@@ -67,7 +76,8 @@ class Reporter:
     def close(self) -> None:
         """Close the events file."""
         if self._events is not None:
-            self._events.close()
+            with suppress(OSError):  # what is left could not be written before
+                self._events.close()
             self._events = None
 
 

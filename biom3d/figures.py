@@ -3,6 +3,7 @@
 Colours are those of Okabe and Ito (2008), which people with any kind of colour vision can tell apart.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,22 +76,28 @@ def save_figure(figure: Figure, path: Path) -> None:
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"cannot draw to '{path}': wanted a name that ends in {', '.join(SUFFIXES)}")
     undated = {".png": "Software", ".svg": "Date", ".pdf": "CreationDate"}[path.suffix.lower()]
-    with atomic_path(path) as temporary, rc_context({"svg.hashsalt": "biom3d"}):
+    with atomic_path(path) as temporary, rc_context({"svg.hashsalt": "biom3d"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # names may be in any script; a box stands for it
         figure.savefig(temporary, dpi=DPI, metadata={undated: None})
+
+
+def _plain(text: str) -> str:
+    """Return `text` so that matplotlib takes no dollar for the begin of a formula, nor a tab for a sign."""
+    return "".join(c if c.isprintable() else " " for c in text).replace("$", r"\$")
 
 
 def draw_curves(curves: Sequence[Curve], title: str) -> Figure:
     """Draw loss and validation Dice by epoch, one colour a run; the best epoch carries a dot."""
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=13, fontweight="bold")
+    figure.suptitle(_plain(title), fontsize=13, fontweight="bold")
     losses, dices = figure.subplots(1, 2, gridspec_kw={"wspace": 0.08})
     for place, curve in enumerate(curves):
         colour = CURVE_COLOURS[place % len(CURVE_COLOURS)]
         marker = "o" if len(curve.epoch) == 1 else None  # a line of one point would be invisible
         losses.plot(curve.epoch, curve.train_loss, color=colour, linestyle=":", marker=marker)
         losses.plot(curve.epoch, curve.val_loss, color=colour, marker=marker)
-        dices.plot(curve.epoch, curve.val_dice, color=colour, label=_with_best(curve))
+        dices.plot(curve.epoch, curve.val_dice, color=colour, label=_plain(_with_best(curve)))
         _mark_best(dices, curve, colour)
     _finish_curves(losses, dices)
     return figure
@@ -134,7 +141,7 @@ def draw_overlay(views: Sequence[View], spacing_um: Sequence[float] | None, titl
     size = (max(len(views) * step, 4.6), height + HEAD + FOOT)
     figure = Figure(figsize=size, facecolor="white")
     FigureCanvasAgg(figure)
-    figure.text(0.5, 1 - 0.08 / size[1], title, ha="center", va="top", fontsize=13, weight="bold")
+    figure.text(0.5, 1 - 0.08 / size[1], _plain(title), ha="center", va="top", fontsize=13, weight="bold")
     labels = _labels_in(views)
     for place, view in enumerate(views):
         left = (size[0] - len(views) * step) / 2 + place * step + 2 * GAP

@@ -2,10 +2,11 @@
 
 import argparse
 import dataclasses
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from biom3d.config import Plan, PlanRequest, SpacingUm
+from biom3d.config import MAX_CLASSES, Plan, PlanRequest, SpacingUm, check_name
 from biom3d.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -50,12 +51,17 @@ def add_spacing_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_threads_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--threads N`."""
+    parser.add_argument("--threads", type=_at_least_one, metavar="N", help="CPU threads (default: all)")
+
+
 def spacing_from(args: argparse.Namespace) -> SpacingUm | None:
     """Return the spacing (z, y, x) in µm that was given, or None; ConfigError unless positive."""
     if args.spacing is None:
         return None
     z, y, x = args.spacing
-    if min(z, y, x) <= 0:
+    if not all(0 < size < math.inf for size in (z, y, x)):
         raise ConfigError(f"--spacing {z} {y} {x}: wanted three values above 0, in µm")
     return z, y, x
 
@@ -111,9 +117,13 @@ def given_options(args: argparse.Namespace) -> dict[str, Any]:
     for name in ("num_classes", "folds", "num_epochs", "num_steps", "batch_size", "width", "max_dim"):
         if given.get(name, 1) < 1:
             raise ConfigError(f"--{name} {given[name]}: wanted at least 1")
+    if given.get("num_classes", 1) > MAX_CLASSES:
+        raise ConfigError(f"--num_classes {given['num_classes']}: wanted at most {MAX_CLASSES}")
     for name in ("memory_target_gb", "learning_rate"):
-        if given.get(name, 1) <= 0:
-            raise ConfigError(f"--{name} {given[name]}: wanted more than 0")
+        if not 0 < given.get(name, 1) < math.inf:
+            raise ConfigError(f"--{name.removesuffix('_gb')} {given[name]}: wanted more than 0, and finite")
+    if given.get("seed", 0) < 0:
+        raise ConfigError(f"--seed {given['seed']}: wanted at least 0")
     if "patch_size" in given:
         given["patch_size"] = tuple(given["patch_size"])
         if min(given["patch_size"]) < 1:
@@ -125,6 +135,7 @@ def plan_order(args: argparse.Namespace) -> "PlanOrder":
     """Return what the data, spacing and plan options ask for."""
     from biom3d.data.planner import PlanOrder
 
+    check_name(args.desc, "--desc")
     changeable = {field.name for field in dataclasses.fields(Plan)}
     return PlanOrder(
         desc=args.desc,
@@ -134,6 +145,12 @@ def plan_order(args: argparse.Namespace) -> "PlanOrder":
         instances=args.instances,
         spacing_um=spacing_from(args),
     )
+
+
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"got '{text}'; wanted a whole number above 0")
+    return int(text)
 
 
 def _true_or_false(text: str) -> bool:

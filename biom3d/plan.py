@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from biom3d.cli import run_step, step_parser
+from biom3d.cli import run_step, step_parser, text_file
 from biom3d.config import Plan, dump, save_plan
 from biom3d.errors import ConfigError
 from biom3d.events import Reporter
@@ -24,7 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_data_options(parser)
     add_request_options(parser)
     parser.add_argument("--desc", default="unet_default", metavar="NAME", help="name of the model")
-    parser.add_argument("--out", metavar="FILE", help="write the plan here (default: print it)")
+    parser.add_argument("--out", type=text_file, metavar="FILE", help="write the plan here (default: print it)")
     parser.add_argument("--explain", action="store_true", help="say in words why each value was chosen")
     return parser
 

@@ -2,10 +2,12 @@
 
 import argparse
 import contextlib
+import dataclasses
 import hashlib
 import json
+import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +16,13 @@ from biom3d.cli import run_step, step_parser
 from biom3d.config import SpacingUm
 from biom3d.errors import ConfigError, DataError
 from biom3d.events import Reporter
-from biom3d.files import replace, write_json
+from biom3d.files import is_taken, output_error, remove, scratch_folder, write_json
+from biom3d.options import add_spacing_option, add_threads_option, spacing_from
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from biom3d.io import LazyVolume
     from biom3d.prediction.sliding import Predictor
 
 RECORD = ".biom3d-predictions.json"  # lists what this program wrote into a folder, and with which model
@@ -69,14 +75,8 @@ def build_parser() -> argparse.ArgumentParser:
         choices=["none", "biggest", "big"],
         help="keep of each class: everything, the biggest object, or all but the small ones",
     )
-    parser.add_argument(
-        "--spacing",
-        nargs=3,
-        type=float,
-        metavar=("Z", "Y", "X"),
-        help="voxel spacing in µm where files do not tell",
-    )
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
+    add_spacing_option(parser)
+    add_threads_option(parser)
     parser.add_argument("-a", "--path_lab", "--dir_lab", help=argparse.SUPPRESS)
     parser.add_argument("-e", "--eval_only", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--skip_preprocessing", action="store_true", help=argparse.SUPPRESS)
@@ -93,15 +93,15 @@ def execute(args: argparse.Namespace, report: Reporter) -> None:
         raise ConfigError("--tta and --no_tta contradict each other; give one of them")
     if (args.path_out is None) == (args.out_dir is None):
         raise ConfigError("give --path_out DIR (a sub-folder per model is made) or --out_dir DIR (exactly there)")
-    options = PredictOptions(args.tta, args.keep, tuple(args.spacing) if args.spacing else None)
+    options = PredictOptions(args.tta, args.keep, spacing_from(args))
     with _model_folders(args.log) as runs:
         if args.out_dir is not None:
             final = Path(args.out_dir)
             partial = final.parent / f"{final.name}.partial"
-            if final.exists() and any(final.iterdir()):
-                raise DataError(f"'{final}' exists and is not empty; choose another --out_dir or remove it")
+            if is_taken(final):
+                raise DataError(f"'{final}' exists and is no empty folder; choose another --out_dir or remove it")
             predict_folder(runs, Path(args.path_in), partial, options, report, args.threads)
-            replace(partial, final)
+            partial.replace(final)
         else:
             folder = Path(args.path_out) / Path(args.log[0]).resolve().name.removesuffix(".zip")
             predict_folder(runs, Path(args.path_in), folder, options, report, args.threads)
@@ -132,16 +132,18 @@ def predict_folder(
         raise DataError(f"'{folder}' is the folder of the images, which would be overwritten; choose another one")
     predictor = load_predictor(runs, options.mirror)
     record = _open_record(folder, paths, _identity(runs, options))
+    write_json(folder / RECORD, record)  # also says which names are ours, should this process be killed
     problems = []
     for number, path in enumerate(paths, start=1):
         key = _content_key(path)
-        if record["images"].get(path.name) == key and (folder / path.name).exists():
+        if key and record["images"].get(path.name) == key and (folder / path.name).exists():
             report.info(f"{path.name}: done before")
             continue
         try:
             seconds = _predict_file(predictor, path, folder / path.name, options, report)
         except (DataError, MemoryError) as error:
-            problems.append(f"{path}: {error}" if isinstance(error, DataError) else f"{path}: out of memory: {error}")
+            reason = str(error) if isinstance(error, DataError) else f"out of memory: {error}"
+            problems.append(reason if reason.startswith(f"'{path}'") else f"'{path}': {reason}")
             report.info(f"cannot predict {problems[-1]}")
             continue
         record["images"][path.name] = key
@@ -149,8 +151,8 @@ def predict_folder(
         report.info(f"{path.name}  {number}/{len(paths)}  {seconds:.1f} s")
         report.event("image", name=path.name, index=number, of=len(paths), seconds=round(seconds, 3))
     if problems:
-        text = problems[0] if len(problems) == 1 else "\n  ".join([f"{len(problems)} images failed:", *problems])
-        raise DataError(text)
+        count = f"{len(problems)} of {len(paths)} images cannot be predicted; the others are done:"
+        raise DataError(problems[0] if len(problems) == 1 else "\n  ".join([count, *problems]))
 
 
 def load_predictor(runs: Sequence[Path], mirror: bool) -> "Predictor":
@@ -181,22 +183,44 @@ def _predict_file(predictor: "Predictor", path: Path, target: Path, options: Pre
     """Predict one image; labels lie on disk meanwhile, so that memory does not depend on the volume."""
     import time
 
-    import numpy as np
-
     from biom3d.io import open_volume, write_labels
     from biom3d.prediction.postprocess import KEEP
     from biom3d.prediction.sliding import predict_labels
 
     started = time.monotonic()
-    dtype = np.uint8 if predictor.plan.num_classes < 256 else np.uint16
-    with open_volume(path) as volume, contextlib.ExitStack() as stack:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix=".tmp-", dir=target.parent))
-        labels = np.lib.format.open_memmap(f"{scratch}/labels.npy", "w+", dtype, volume.header.shape[1:])
-        spacing = options.spacing_um or volume.header.spacing_um
-        predict_labels(predictor, volume, spacing, labels, report)
-        write_labels(target, KEEP[options.keep](labels), volume.header)
+    try:
+        with open_volume(path) as volume, scratch_folder(target.parent) as scratch:
+            shape, spacing = volume.header.shape[1:], options.spacing_um or volume.header.spacing_um
+            labels = _label_file(scratch / "labels.npy", shape, predictor.plan.num_classes)
+            finite = dataclasses.replace(volume, read=_finite_reader(volume))
+            predict_labels(predictor, finite, spacing, labels, report)
+            write_labels(target, KEEP[options.keep](labels), volume.header)
+    except OSError as error:
+        raise output_error(target, error) from error
     return time.monotonic() - started
+
+
+def _label_file(path: Path, shape: tuple[int, ...], num_classes: int) -> "np.ndarray":
+    """Return an array on disk with its room reserved: a disk that fills later would kill the process (SIGBUS)."""
+    import numpy as np
+
+    labels = np.lib.format.open_memmap(path, "w+", np.uint8 if num_classes < 256 else np.uint16, shape)
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return labels
+
+
+def _finite_reader(volume: "LazyVolume") -> "Callable[[int, int], np.ndarray]":
+    """Return `volume.read` that raises DataError for NaN and infinity: one would make the whole volume background."""
+    from biom3d.data.normalise import refuse_not_finite
+
+    def read(z0: int, z1: int) -> "np.ndarray":
+        block = volume.read(z0, z1)
+        refuse_not_finite(block, z0)
+        return block
+
+    return read
 
 
 @contextlib.contextmanager
@@ -219,7 +243,7 @@ def _open_record(folder: Path, images: Sequence[Path], identity: str) -> dict[st
     """Return what was written here by the same model before; refuse to overwrite files that we did not write."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        written = set(record["images"])
+        written = set(dict(record["images"]))
     except (OSError, ValueError, KeyError, TypeError):
         record, written = {}, set()
     foreign = [image.name for image in images if (folder / image.name).exists() and image.name not in written]
@@ -228,9 +252,13 @@ def _open_record(folder: Path, images: Sequence[Path], identity: str) -> dict[st
             f"'{folder / foreign[0]}' exists and was not written by pred ({len(foreign)} such files); "
             "choose another output folder or move them away"
         )
-    if record.get("identity") != identity:
-        return {"identity": identity, "images": dict.fromkeys(written, "")}
-    return record
+    names = {image.name for image in images}
+    if folder.suffix == ".partial":
+        for name in written - names:  # of an image that is no longer asked for
+            remove(folder / Path(name).name)
+        written = names
+    done = record["images"] if record.get("identity") == identity else {}
+    return {"identity": identity, "images": {name: done.get(name, "") for name in sorted(written | names)}}
 
 
 def _identity(runs: Sequence[Path], options: PredictOptions) -> str:
@@ -247,9 +275,12 @@ def _identity(runs: Sequence[Path], options: PredictOptions) -> str:
 
 
 def _content_key(path: Path) -> str:
-    """Return what tells whether an image changed since it was predicted: sizes and times of its files."""
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    facts = [(str(f.relative_to(path)), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    """Return what tells whether an image changed since it was predicted: sizes and times of its files, "" for none."""
+    try:
+        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        facts = [(str(f.relative_to(path)), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    except OSError:  # a broken link; reading it will say so
+        return ""
     return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 

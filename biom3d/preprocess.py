@@ -10,11 +10,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from biom3d.cli import run_step, step_parser
+from biom3d.cli import run_step, step_parser, text_file
 from biom3d.config import DataPaths, Plan, save_plan
 from biom3d.errors import ConfigError, DataError
 from biom3d.events import Reporter
-from biom3d.files import atomic_path
+from biom3d.files import atomic_path, is_taken
 from biom3d.options import add_data_options, add_request_options, plan_order, spacing_from
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ DESCRIPTION = """Normalise a data set and plan the training.
 
 writes images_out/, masks_out/, fg_out/ and folds.csv beside the data and the plan into configs/; then run
   biom3d train --config configs/<time>-nuclei.yaml"""
+MARK = ".made-by-biom3d-preprocess"  # in folders that a next run may replace
 MIN_BLOCK = 8  # voxels of a block's longest axis; shorter blocks would be mostly padding
 
 
@@ -48,7 +49,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--desc", default="unet_default", metavar="NAME", help="name of the model")
     parser.add_argument("--out_dir", metavar="DIR", help="write images/, masks/, foreground/ and folds.csv into DIR")
     parser.add_argument(
-        "--plan_out", metavar="FILE", help="write the plan here (default: <config_dir>/<time>-<NAME>.yaml)"
+        "--plan_out",
+        type=text_file,
+        metavar="FILE",
+        help="write the plan here (default: <config_dir>/<time>-<NAME>.yaml)",
     )
     parser.add_argument("--img_outpath", "--img_outdir", metavar="DIR", help="default: <img_path>_out")
     parser.add_argument("--msk_outpath", "--msk_outdir", metavar="DIR", help="default: <msk_path>_out")
@@ -83,6 +87,7 @@ def preprocess(args: argparse.Namespace, report: Reporter) -> tuple[Plan, Output
     cases = find_cases(args.img_path, args.msk_path)
     plan = plan_cases(plan_order(args), cases, report)
     outputs = _choose_outputs(args, plan.desc)
+    _refuse_loss(outputs, [*args.img_path, *args.msk_path])
     folds = plan.folds if args.folds else min(plan.folds, max(2, len(cases)))
     plan = dataclasses.replace(plan, data=outputs.data, folds=folds)
     pieces = _pieces_per_case(len(cases), plan.folds)
@@ -92,27 +97,53 @@ def preprocess(args: argparse.Namespace, report: Reporter) -> tuple[Plan, Output
             "other parts of the same volumes; its Dice will flatter"
         )
     with ExitStack() as stack:
-        folders = _open_outputs(stack, outputs)
-        names, voxels, problems = [], [], []
-        for case in report.track(cases, "volumes", unit="volume"):
-            try:
-                written, counts = _preprocess_case(case, plan, args, pieces, folders, report)
-            except DataError as error:
-                problems.append(str(error))
-                continue
-            names += written
-            voxels.append(counts)
-        _raise_all(problems, len(cases))
+        folders, plan_file = _open_outputs(stack, outputs)
+        names, totals = _preprocess_cases(cases, plan, args, pieces, folders, report)
         write_folds(Path(folders.folds), assign_folds(names, plan.folds, plan.seed))
-    facts = plan.fingerprint
-    if facts is not None:
-        totals = tuple(int(sum(column)) for column in zip(*voxels, strict=True))
-        plan = dataclasses.replace(plan, fingerprint=dataclasses.replace(facts, class_voxels=totals))
-    save_plan(plan, outputs.plan)
+        facts = dataclasses.replace(plan.fingerprint, class_voxels=totals) if plan.fingerprint else None
+        plan = dataclasses.replace(plan, fingerprint=facts)
+        save_plan(plan, plan_file)
+        if outputs.folder is None:  # its parts get their names one by one: without folds.csv none is believed
+            Path(outputs.data.folds).unlink(missing_ok=True)
     seconds = time.monotonic() - started
     report.info(f"{len(cases)} volumes in {seconds:.1f} s; plan '{outputs.plan}'")
     report.event("done", volumes=len(cases), plan=str(outputs.plan), seconds=round(seconds, 3))
     return plan, outputs
+
+
+def _preprocess_cases(
+    cases: Sequence["Case"],
+    plan: Plan,
+    args: argparse.Namespace,
+    pieces: int,
+    folders: DataPaths,
+    report: Reporter,
+) -> tuple[list[str], tuple[int, ...]]:
+    """Write all cases; return file names and voxels per class. DataError names every case that cannot be used."""
+    from biom3d.data.labels import describe_values
+
+    names, voxels, problems = [], [], []
+    for case in report.track(cases, "volumes", unit="volume"):
+        try:
+            written, counts = _preprocess_case(case, plan, args, pieces, folders, report)
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        if not counts[1:].any():
+            report.warn(f"'{case.mask}': no object in it, all background")
+        names += written
+        voxels.append(counts)
+    _raise_all(problems, len(cases))
+    totals = tuple(int(sum(column)) for column in zip(*voxels, strict=True))
+    if not any(totals[1:]):
+        raise DataError(
+            f"no mask has an object in it: all voxels of all {len(cases)} are 0 (background), such as "
+            f"'{cases[0].mask}'; wanted labels 1..{plan.num_classes}; is --msk_path right?"
+        )
+    absent = [label for label in range(1, plan.num_classes + 1) if not totals[label]]
+    if absent:
+        report.warn(f"class {describe_values(absent)} occurs in no mask; is --num_classes {plan.num_classes} right?")
+    return names, totals
 
 
 def _preprocess_case(
@@ -139,7 +170,7 @@ def _preprocess_case(
     scaled, labels = resample(scaled, shape), resample_labels(labels, shape)
     counts = np.bincount(labels.ravel(), minlength=plan.num_classes + 1)
     names = []
-    for number, block in enumerate(_blocks(shape, pieces), start=1):
+    for number, block in enumerate(_blocks(case, shape, pieces), start=1):
         name = case.name if pieces == 1 else f"{case.name}_block{number}"
         _write_case(folders, name, scaled[(slice(None), *block)], labels[block], plan)
         names.append(f"{name}.npy")
@@ -159,14 +190,14 @@ def _write_case(folders: DataPaths, name: str, image: "np.ndarray", labels: "np.
     np.savez(Path(folders.foreground) / f"{name}.npz", **{str(c): v for c, v in voxels.items()})  # type: ignore[arg-type]
 
 
-def _blocks(shape: Sequence[int], pieces: int) -> list[tuple[slice, ...]]:
+def _blocks(case: "Case", shape: Sequence[int], pieces: int) -> list[tuple[slice, ...]]:
     """Cut a volume into `pieces` blocks along its longest axis."""
     axis = max(range(3), key=lambda a: shape[a])
     edges = [round(i * shape[axis] / pieces) for i in range(pieces + 1)]
     if pieces > 1 and shape[axis] < pieces * MIN_BLOCK:
         raise DataError(
-            f"a volume of {tuple(shape)} voxels is too small to be cut into {pieces} blocks; "
-            "add volumes or ask for fewer --folds"
+            f"'{case.image}': a volume of {tuple(shape)} voxels is too small to be cut into {pieces} blocks of "
+            f"{MIN_BLOCK} voxels or more; add volumes or ask for fewer --folds"
         )
     whole = [slice(None)] * 3
     return [(*whole[:axis], slice(a, b), *whole[axis + 1 :]) for a, b in pairwise(edges)]
@@ -192,19 +223,50 @@ def _choose_outputs(args: argparse.Namespace, desc: str) -> Outputs:
     return Outputs(data, plan, None)
 
 
-def _open_outputs(stack: ExitStack, outputs: Outputs) -> DataPaths:
-    """Return temporary places that get their final names together when all cases are written."""
+def _refuse_loss(outputs: Outputs, inputs: Sequence[str]) -> None:
+    """Raise DataError where an output would replace what preprocess did not make, or hold one of the inputs."""
     data = outputs.data
-    if outputs.folder is not None:
-        made = DataPaths.below(stack.enter_context(atomic_path(outputs.folder)))
-    else:
-        images, masks, foreground = (
-            stack.enter_context(atomic_path(path)) for path in (data.images, data.masks, data.foreground)
+    parts = [Path(path) for path in (data.images, data.masks, data.foreground)]
+    folders = parts if outputs.folder is None else [outputs.folder]
+    if len({path.resolve() for path in parts}) < len(parts):
+        raise ConfigError(
+            f"images, masks and foreground voxels would all be written to '{parts[0]}' or two of them; "
+            "give --img_outpath and --msk_outpath different folders"
         )
-        made = DataPaths(str(images), str(masks), str(foreground), data.folds)
-    for folder in (made.images, made.masks, made.foreground):
-        Path(folder).mkdir(parents=True)
-    return made
+    for folder in folders:
+        held = [path for path in inputs if Path(path).resolve().is_relative_to(folder.resolve())]
+        if held:
+            raise DataError(
+                f"'{folder}' holds the input '{held[0]}' and would be replaced; choose another output folder"
+            )
+        if is_taken(folder) and not (folder / MARK).is_file():
+            raise DataError(
+                f"'{folder}' is there and was not made by preprocess; choose another output folder or move it away"
+            )
+
+
+def _open_outputs(stack: ExitStack, outputs: Outputs) -> tuple[DataPaths, Path]:
+    """Return temporary places for data and plan that get their final names when all cases are written.
+
+    The plan gets its name last, and folds.csv before it, since a next step believes what they list.
+    """
+    data, folder = outputs.data, outputs.folder
+    within = folder is not None and outputs.plan.resolve().is_relative_to(folder.resolve())
+    plan = outputs.plan if within else stack.enter_context(atomic_path(outputs.plan))
+    if folder is not None:
+        new = stack.enter_context(atomic_path(folder))
+        made, marked = DataPaths.below(new), [new]
+        plan = new / plan.resolve().relative_to(folder.resolve()) if within else plan
+    else:
+        places = (data.folds, data.foreground, data.masks, data.images)
+        folds, *marked = (stack.enter_context(atomic_path(path)) for path in places)
+        foreground, masks, images = map(str, marked)
+        made = DataPaths(images, masks, foreground, str(folds))
+    for part in (made.images, made.masks, made.foreground):
+        Path(part).mkdir(parents=True)
+    for folder in marked:
+        (folder / MARK).write_text("Made by biom3d preprocess, which replaces this folder when it runs again.\n")
+    return made, plan
 
 
 def _raise_all(problems: Sequence[str], total: int) -> None:

@@ -6,7 +6,10 @@ from pathlib import Path
 
 from biom3d import preprocess, train
 from biom3d.cli import run_step
+from biom3d.errors import DataError
 from biom3d.events import Reporter
+from biom3d.files import is_taken
+from biom3d.options import add_threads_option
 
 DESCRIPTION = """Preprocess a data set and train a model on it, in one go.
 
@@ -21,12 +24,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.prog, parser.description = "python -m biom3d.preprocess_train", DESCRIPTION
     parser.add_argument("--fold", type=int, default=0, help="which fold is kept for validation (default 0)")
     parser.add_argument("--run_dir", metavar="DIR", help="model folder to make")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
+    add_threads_option(parser)
     return parser
 
 
 def execute(args: argparse.Namespace, report: Reporter) -> None:
     """Run both steps."""
+    if args.run_dir and is_taken(Path(args.run_dir)):  # said before the work, not after half of it
+        raise DataError(f"'{args.run_dir}' exists; choose another --run_dir")
     _, outputs = preprocess.preprocess(args, report)
     options = ["--config", str(outputs.plan), "--fold", str(args.fold)]
     if args.run_dir:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from biom3d.cli import add_subcommand, run_step, step_parser
+from biom3d.cli import add_subcommand, run_step, step_parser, text_file
 from biom3d.config import SpacingUm
 from biom3d.errors import ConfigError, DataError
 from biom3d.events import Reporter
@@ -67,7 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="files results/<model>/<dataset>/metrics.json; model and data set are read from the path",
     )
-    summary.add_argument("--out", type=Path, required=True, metavar="FILE", help="table to write, CSV")
+    summary.add_argument("--out", type=text_file, required=True, metavar="FILE", help="table to write, CSV")
     return parser
 
 
@@ -242,14 +242,23 @@ def run_summary(args: argparse.Namespace, report: Reporter) -> None:
 def read_metrics(path: Path) -> dict[str, Any]:
     """Read a metrics.json of eval. Raises DataError where it is missing or something else."""
     try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
+        metrics = dict(json.loads(path.read_text(encoding="utf-8")))
+        _check_type("num_classes", metrics.get("num_classes", 1), int)
         for row in metrics["cases"]:
-            row["case"], row["class"]
-        return dict(metrics)
+            _check_type("case", row["case"], str)
+            _check_type("class", row["class"], int)
+            for name in ("dice", "iou", "hd95_um"):
+                _check_type(name, row.get(name) or 0, int | float)
+        return metrics
     except OSError as error:
         raise DataError(f"'{path}' cannot be read ({error.strerror}); give a metrics.json of eval") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"'{path}' is no metrics.json of eval ({error!r}); run eval again") from error
+
+
+def _check_type(name: str, value: object, wanted: Any) -> None:
+    if not isinstance(value, wanted):
+        raise TypeError(f"{name} is {value!r}")
 
 
 def mean_dice(rows: Sequence[Row]) -> dict[str, float]:

@@ -15,7 +15,8 @@ from biom3d.cli import run_step, step_parser
 from biom3d.config import DataPaths, Plan, load_plan, save_plan
 from biom3d.errors import ConfigError, DataError
 from biom3d.events import Reporter, duration_text
-from biom3d.files import output_error, replace
+from biom3d.files import is_taken, output_error, replace
+from biom3d.options import add_threads_option
 
 if TYPE_CHECKING:
     from biom3d.data.patches import Case
@@ -62,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="model folder to make; DIR.partial holds the work and an interrupted training goes on from it "
         "(default: logs/<time>-<name>_fold<fold>)",
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
+    add_threads_option(parser)
     parser.add_argument("-i", "--path_in", "--dir_in", help=argparse.SUPPRESS)
     parser.add_argument("-o", "--path_out", "--dir_out", help=argparse.SUPPRESS)
     parser.add_argument("-a", "--path_lab", "--dir_lab", help=argparse.SUPPRESS)
@@ -107,22 +108,23 @@ def train(job: TrainJob, report: Reporter, threads: int | None = None) -> Path:
     from biom3d.training.checkpoint import load_checkpoint
     from biom3d.training.device import choose_device, half_precision, keep_freed_memory
 
-    if job.final is not None and job.final.exists() and any(job.final.iterdir()):
+    if job.final is not None and is_taken(job.final):
         raise DataError(f"'{job.final}' exists; choose another --run_dir, or resume it with --log")
     keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
     device = choose_device()
     cases = _load_cases(job)
+    _refuse_nothing_to_learn(cases, job, report)
+    weights = load_checkpoint(_best_of(job.weights_from), device)["model"] if job.weights_from else None
     with _only_one(job.run):
-        weights = None
-        if job.weights_from is not None:
-            weights = load_checkpoint(_best_of(job.weights_from), device)["model"]
         training = loop.start(job.plan, job.fold, cases, job.run, device, weights)
         if loop.resume(training, job.any_length):
             report.info(f"resuming '{job.run}' after epoch {len(training.rows)} of {job.plan.num_epochs}")
         elif job.any_length:
             raise DataError(f"'{job.run}' holds no state of its plan to resume; train it anew with --config")
+        else:
+            _set_aside_another(job.run, report)
         _write_description(job)
         report.info(
             f"{job.plan.desc} fold {job.fold}: {len(cases[0])} volumes train, {len(cases[1])} validate; patch "
@@ -135,7 +137,6 @@ def train(job: TrainJob, report: Reporter, threads: int | None = None) -> Path:
         report.event("done", best_dice=training.best_dice, run=str(job.final or job.run))
     if job.final is None:
         return job.run
-    (job.run / ".lock").unlink(missing_ok=True)
     replace(job.run, job.final)
     return job.final
 
@@ -165,10 +166,10 @@ def _load_cases(job: TrainJob) -> "tuple[list[Case], list[Case]]":
     folders = (Path(data.images), Path(data.masks), Path(data.foreground))
     training, validation = ([load_case(*folders, name) for name in names] for names in split)
     for case in [*training, *validation]:
-        if case.image.shape[0] != job.plan.num_channels or case.image.shape[1:] != case.mask.shape:
+        if case.image.shape[0] != job.plan.num_channels:
             raise DataError(
-                f"preprocessed case '{case.name}' has image {case.image.shape} and mask {case.mask.shape}, the plan "
-                f"{job.plan.num_channels} channel(s); run preprocess again with this plan (--base_config)"
+                f"preprocessed case '{case.name}' has {case.image.shape[0]} channel(s), the plan "
+                f"{job.plan.num_channels}; run preprocess again with this plan (--base_config)"
             )
         highest = max(case.foreground, default=0)
         if highest > job.plan.num_classes:
@@ -177,6 +178,35 @@ def _load_cases(job: TrainJob) -> "tuple[list[Case], list[Case]]":
                 "set num_classes in the plan or preprocess again"
             )
     return training, validation
+
+
+def _refuse_nothing_to_learn(cases: "tuple[list[Case], list[Case]]", job: TrainJob, report: Reporter) -> None:
+    """Raise DataError where no training volume has an object; warn where no validation volume has."""
+    training, validation = (any(case.foreground for case in part) for part in cases)
+    where = f"fold {job.fold} of '{job.data.folds}'"
+    if not training:
+        raise DataError(
+            f"{where}: the only volumes with objects are kept for validation; nothing can be learned; take empty masks "
+            "out, add volumes, or preprocess with another --seed or fewer --folds"
+        )
+    if not validation:
+        names = ", ".join(f"'{case.name}'" for case in cases[1])
+        report.warn(f"{where}: no object in its validation volumes ({names}): Dice stays 0, the last epoch is kept")
+
+
+def _set_aside_another(run: Path, report: Reporter) -> None:
+    """Keep what is left in `run` of a training by another plan in a folder beside it, which --log can resume."""
+    if not (run / "model").exists():
+        return
+    aside = run.with_name(f"{run.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    try:
+        aside.mkdir()
+        for name in ("model", "log", "plan.yaml"):
+            if (run / name).exists():
+                (run / name).rename(aside / name)
+    except OSError as error:
+        raise output_error(aside, error) from error
+    report.warn(f"'{run}' holds a training by another plan; it is kept as '{aside}', this one starts anew")
 
 
 def _write_description(job: TrainJob) -> None:
@@ -204,14 +234,23 @@ def _only_one(run: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise DataError(f"another training works in '{run}'; wait for it or choose another folder") from error
-        yield
+        try:
+            yield
+        finally:
+            (run / ".lock").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # nothing came of it
+                run.rmdir()
 
 
 def _fold_of(run: Path) -> int:
     """Return the fold of a run folder, from its Biom3d configuration."""
     from biom3d.config import read_yaml
 
-    return int(read_yaml(_existing(run / "log" / "config.yaml", "a model folder made by train"))["FOLD"])
+    path = _existing(run / "log" / "config.yaml", "a model folder made by train")
+    fold = read_yaml(path).get("FOLD")
+    if not isinstance(fold, int):
+        raise ConfigError(f"'{path}': FOLD is {fold!r}; wanted the number of the fold that was trained")
+    return fold
 
 
 def _best_of(run: Path) -> Path:

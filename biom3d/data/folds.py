@@ -44,11 +44,18 @@ def read_split(path: Path, fold: int) -> tuple[list[str], list[str]]:
         raise DataError(
             f"cannot read '{path}': {error.strerror}; run preprocess first, or give its folder with --data_dir"
         ) from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"'{path}' is no folds table; wanted columns filename, hold_out, fold") from error
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise DataError(
+            f"'{path}' is damaged or no folds table ({type(error).__name__}: {error}); wanted columns filename, "
+            "hold_out, fold; run preprocess again"
+        ) from error
     training = [name for name, f in table.items() if f != fold]
     validation = [name for name, f in table.items() if f == fold]
-    if not validation or not training:
-        known = sorted(set(table.values()))
-        raise DataError(f"'{path}' has no volumes for fold {fold}; its folds are {known}")
+    known = sorted(set(table.values()))
+    if not known:
+        raise DataError(f"'{path}' lists no volumes; run preprocess again")
+    if not validation:
+        raise DataError(f"'{path}' has no volumes for fold {fold}; its folds are {known}; give one of them as --fold")
+    if not training:
+        raise DataError(f"'{path}' has all volumes in fold {fold}: none is left to train on; run preprocess again")
     return training, validation

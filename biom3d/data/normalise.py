@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from biom3d.config import Normalisation
+from biom3d.errors import DataError
 
 TINY = 1e-8
 
@@ -30,6 +31,19 @@ class Scaling:
         out -= mean
         out /= std
         return out
+
+
+def refuse_not_finite(block: np.ndarray, z0: int = 0) -> None:
+    """Raise DataError where planes (c, z, y, x), the first of them `z0`, hold NaN, infinity, or more than float32."""
+    if block.dtype.kind != "f":
+        return
+    wrong = ~(np.abs(block) <= np.finfo(np.float32).max)
+    if wrong.any():
+        c, z, y, x = (int(i) for i in np.unravel_index(int(wrong.argmax()), wrong.shape))
+        raise DataError(
+            f"voxel value {block[c, z, y, x]} at c={c}, z={z + z0}, y={y}, x={x}; wanted finite numbers of ordinary "
+            "size; replace such voxels, for example by 0"
+        )
 
 
 def choose_scaling(normalisation: Normalisation, blocks: Iterable[np.ndarray], channels: int) -> Scaling:

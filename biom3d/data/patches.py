@@ -34,11 +34,23 @@ def load_case(images: Path, masks: Path, foreground: Path, filename: str) -> Cas
         mask = np.load(masks / filename, mmap_mode="r", allow_pickle=False)
         with np.load(foreground / f"{stem}.npz", allow_pickle=False) as archive:
             voxels = {int(key): archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError) as error:
+        _refuse_damaged(image, mask, voxels)
+    except Exception as error:  # a damaged file finds every exception there is in NumPy, zipfile and zlib
         raise DataError(
             f"preprocessed case '{filename}' cannot be read in '{images.parent}': {error}; run preprocess again"
         ) from error
-    return Case(stem, image, mask[0] if mask.ndim == 4 else mask, voxels)
+    return Case(stem, image, mask[0], voxels)
+
+
+def _refuse_damaged(image: np.ndarray, mask: np.ndarray, voxels: dict[int, np.ndarray]) -> None:
+    if image.ndim != 4 or image.dtype != np.float32:
+        raise ValueError(f"found an image {image.dtype} {image.shape}, wanted float32 (c, z, y, x)")
+    if mask.shape != (1, *image.shape[1:]) or mask.dtype.kind not in "iu":
+        raise ValueError(f"found a mask {mask.dtype} {mask.shape}, wanted integers (1, z, y, x) like {image.shape}")
+    for label, places in voxels.items():
+        fits = places.ndim == 2 and places.shape[1] == 3 and len(places) and places.dtype.kind in "iu"
+        if label < 1 or not fits or places.min() < 0 or (places >= image.shape[1:]).any():
+            raise ValueError(f"foreground of label {label}: wanted voxels (z, y, x) inside {image.shape[1:]}")
 
 
 def choose_start(case: Case, patch: Sequence[int], foreground: bool, rng: np.random.Generator) -> tuple[int, int, int]:

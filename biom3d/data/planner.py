@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from biom3d.config import Plan, PlanRequest, SpacingUm, load_plan
+from biom3d.config import Plan, PlanRequest, SpacingUm, check_plan, load_plan
 from biom3d.data.dataset import read_case, read_headers
 from biom3d.data.pairing import Case
 from biom3d.errors import ConfigError
@@ -43,11 +43,12 @@ def plan_cases(order: PlanOrder, cases: Sequence[Case], report: Reporter) -> Pla
         samples=_sample_intensities(order, cases, report) if is_ct else [],
     )
     if base is None:
-        return make_plan(order.desc, facts, order.request, describe_machine())
+        return check_plan(make_plan(order.desc, facts, order.request, describe_machine()), "plan")
     if (base.num_channels, base.is_2d) != (facts.num_channels, facts.is_2d):
         wanted, found = _kind(base.num_channels, base.is_2d), _kind(facts.num_channels, facts.is_2d)
         raise ConfigError(f"{order.base}: made for {wanted}, the data are {found}; use another plan")
-    return dataclasses.replace(base, **order.changes, desc=order.desc, fingerprint=facts)  # type: ignore[arg-type]
+    changed = dataclasses.replace(base, **order.changes, desc=order.desc, fingerprint=facts)  # type: ignore[arg-type]
+    return check_plan(changed, str(order.base))
 
 
 def _sample_intensities(order: PlanOrder, cases: Sequence[Case], report: Reporter) -> list[np.ndarray]:

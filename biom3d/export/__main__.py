@@ -89,6 +89,10 @@ def write_ome_tiff(out: Path, image: Path, labels: Path, label_name: str, spacin
 
     from biom3d.io import read_header, read_labels, write_volume
 
+    if out.exists() and not _is_ours(out, label_name):
+        raise DataError(
+            f"'{out}' is there and is no earlier export of '{label_name}'; move it away or choose another --out_dir"
+        )
     header = read_header(image)
     array = read_labels(labels).array
     if array.shape != (1, *header.shape[1:]):
@@ -102,6 +106,16 @@ def write_ome_tiff(out: Path, image: Path, labels: Path, label_name: str, spacin
         header = replace(header, spacing_um=spacing_um, unit="µm")
     axes = header.axes.replace("C", "")
     write_volume(out, array, replace(header, axes=axes, channel_names=(label_name,)))
+
+
+def _is_ours(path: Path, label_name: str) -> bool:
+    """Say whether a file is an earlier export: export names the channel, and other programs name it otherwise."""
+    from biom3d.io import read_header
+
+    try:
+        return read_header(path).channel_names == (label_name,)
+    except DataError:
+        return False
 
 
 def export_model(args: argparse.Namespace, report: Reporter) -> None:

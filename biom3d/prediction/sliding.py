@@ -57,11 +57,13 @@ def check_fits(plan: Plan, volume: LazyVolume) -> None:
     """Refuse a volume that the model was not made for."""
     channels, depth = volume.header.shape[:2]
     if channels != plan.num_channels:
-        raise DataError(f"it has {channels} channel(s), the model wants {plan.num_channels}")
+        raise DataError(
+            f"it has {channels} channel(s), the model wants {plan.num_channels}; give what it was trained on"
+        )
     if plan.is_2d and depth > 1:
         raise DataError(f"it has {depth} planes, the model was trained on 2D images; give single planes")
     if not plan.is_2d and volume.header.is_2d:
-        raise DataError("it is a 2D image, the model was trained on volumes with a z axis")
+        raise DataError("it is a 2D image, the model was trained on volumes with a z axis; give volumes")
 
 
 def gaussian_weights(length: int) -> np.ndarray:

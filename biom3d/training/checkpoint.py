@@ -36,8 +36,11 @@ def best_path(run: Path, desc: str) -> Path:
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write a checkpoint atomically."""
-    with atomic_path(path) as temporary:
-        torch.save({"version": __version__, **content}, temporary)
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        try:
+            torch.save({"version": __version__, **content}, file)
+        except RuntimeError as error:  # torch hides that the disk is full behind its own mistake after it
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
 
 def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:

@@ -16,14 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from biom3d.config import Plan
+from biom3d.config import Plan, Triple
 from biom3d.data import augment
 from biom3d.data.patches import Case, sample_batch
-from biom3d.errors import Biom3dError
+from biom3d.errors import Biom3dError, DataError
 from biom3d.events import Reporter, duration_text
 from biom3d.models import build_network
 from biom3d.models.unet import UNet
 from biom3d.training.checkpoint import (
+    LOG_COLUMNS,
     LogRow,
     best_path,
     last_path,
@@ -100,26 +101,31 @@ def resume(training: Training, any_length: bool = False) -> bool:
     if not path.is_file():
         return False
     saved = load_checkpoint(path, training.device)
-    wanted, found = plan_facts(training.plan), dict(saved.get("plan") or {})
-    if any_length:
-        found["num_epochs"] = wanted["num_epochs"]
-    if found != wanted or saved.get("fold") != training.fold:
-        return False
-    load_weights(training.network, saved["model"], str(path))
-    training.optimizer.load_state_dict(saved["opt"])
-    training.scaler.load_state_dict(saved["scaler"])
-    training.rows = saved["rows"]
+    try:
+        wanted, found = plan_facts(training.plan), dict(saved["plan"])
+        if any_length:
+            found["num_epochs"] = wanted["num_epochs"]
+        if found != wanted or saved["fold"] != training.fold:
+            return False
+        load_weights(training.network, saved["model"], str(path))
+        training.optimizer.load_state_dict(saved["opt"])
+        training.scaler.load_state_dict(saved["scaler"])
+        training.rows = [{name: row[name] for name in LOG_COLUMNS} for row in saved["rows"]]
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"'{path}' is no state of a training that can be resumed ({error!r}); remove it to train anew"
+        ) from error
+    write_log(training.run / "log" / "log.csv", training.rows)  # a killed training may have missed its last line
     return True
 
 
 def load_weights(network: UNet, weights: dict[str, Tensor], where: str) -> None:
     """Load weights; all names and shapes must fit."""
-    clean = {name.removeprefix("module."): value for name, value in weights.items()}
     try:
-        network.load_state_dict(clean)
-    except RuntimeError as error:
+        network.load_state_dict({name.removeprefix("module."): value for name, value in weights.items()})
+    except (AttributeError, TypeError, RuntimeError) as error:
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise Biom3dError(
+        raise DataError(
             f"{where}: the weights do not fit the network of this plan ({first}); "
             "use a plan with the same classes, channels, num_pools and width"
         ) from error
@@ -144,7 +150,7 @@ def fit(training: Training, report: Reporter) -> None:
         val_loss, val_iou, val_dice = _validate(training)
 
         # save
-        is_best = val_dice > training.best_dice
+        is_best = val_dice >= training.best_dice  # of equals the later: without an object to validate all are 0
         seconds = time.monotonic() - started
         values = (epoch, train_loss, val_loss, val_iou, val_dice, rate, round(seconds, 3))
         row: LogRow = dict(
@@ -219,9 +225,7 @@ def _validate(training: Training) -> tuple[float, float, float]:
     training.network.eval()
     for step in range(plan.num_val_steps):
         rng = np.random.default_rng([plan.seed, training.fold, 1, step])
-        images, masks = sample_batch(
-            training.validation_cases, plan.patch_size, (0, 0, 0), plan.batch_size, plan.foreground_rate, rng
-        )
+        images, masks = _draw(plan, training.validation_cases, (0, 0, 0), rng)
         target = torch.from_numpy(masks).to(training.device).long()
         with autocast(training.device):
             scores = training.network(torch.from_numpy(images).to(training.device))
@@ -251,9 +255,7 @@ def _batches(training: Training, epoch: int) -> Iterator[Batch]:
 
     def draw(step: int) -> Batch:
         rng = np.random.default_rng([plan.seed, training.fold, 0, epoch, step])
-        return sample_batch(
-            training.training_cases, plan.patch_size, margin, plan.batch_size, plan.foreground_rate, rng
-        )
+        return _draw(plan, training.training_cases, margin, rng)
 
     with ThreadPoolExecutor(1, "patches") as pool:
         following = pool.submit(draw, 0)
@@ -262,6 +264,18 @@ def _batches(training: Training, epoch: int) -> Iterator[Batch]:
             if step + 1 < plan.num_steps:
                 following = pool.submit(draw, step + 1)
             yield batch
+
+
+def _draw(plan: Plan, cases: Sequence[Case], margin: Triple, rng: np.random.Generator) -> Batch:
+    """Return a batch; DataError where a mask holds what the plan does not know, which would crash a GPU."""
+    images, masks = sample_batch(cases, plan.patch_size, margin, plan.batch_size, plan.foreground_rate, rng)
+    if masks.min() < 0 or masks.max() > plan.num_classes:
+        odd = next(case for case in cases if case.mask.min() < 0 or case.mask.max() > plan.num_classes)
+        raise DataError(
+            f"the preprocessed mask of '{odd.name}' holds labels {odd.mask.min()}..{odd.mask.max()}, the plan knows "
+            f"0..{plan.num_classes}; it was damaged or changed: run preprocess again"
+        )
+    return images, masks
 
 
 def _prepare(training: Training, batch: Batch, epoch: int, step: int) -> tuple[Tensor, Tensor]:
