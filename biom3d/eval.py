@@ -1,8 +1,6 @@
 """`python -m biom3d.eval`: compare label volumes with the truth, per class and case."""
 
 import argparse
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +9,7 @@ from biom3d.cli import run_step, step_parser, text_file
 from biom3d.config import MAX_CLASSES, SpacingUm
 from biom3d.errors import ConfigError, DataError
 from biom3d.events import Reporter
-from biom3d.files import write_json, write_text
+from biom3d.files import write_csv, write_json
 from biom3d.options import add_spacing_option, spacing_from
 
 if TYPE_CHECKING:
@@ -79,7 +77,7 @@ def execute(args: argparse.Namespace, report: Reporter) -> None:
             rows.append(row)
     means = mean_rows(rows, columns)
     if args.out_csv:
-        write_csv(args.out_csv, rows)
+        write_csv(args.out_csv, list(rows[0]), rows, digits=4)
     if args.out_json:
         write_json(args.out_json, {"num_classes": args.num_classes, "cases": rows, "mean": means})
     report.event("done", cases=len(rows) // args.num_classes, mean=means)
@@ -152,15 +150,6 @@ def mean_rows(rows: Sequence[Row], columns: Sequence[str]) -> dict[str, Row]:
             mean[column] = sum(values) / len(values) if values else None
         means[str(label)] = mean
     return means
-
-
-def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """Write rows as CSV, atomically; undefined values are empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
 
 
 def table(rows: Sequence[Row], means: dict[str, Row], columns: Sequence[str]) -> str:

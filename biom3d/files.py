@@ -1,17 +1,19 @@
 """Atomic writes: a result is whole under its name, or not there at all.
 
 What is not finished lies in a hidden folder `.tmp-<8 digits>` beside its place. Whoever works there holds a lock on
-the file `.lock` in it; so who gets that lock knows that the owner was killed, and removes the folder.
+`.tmp-<8 digits>.lock`; so who gets that lock knows that the owner was killed, and removes both.
 """
 
+import csv
 import errno
 import fcntl
+import io
 import json
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -91,12 +93,12 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
     parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(parent)
     folder = parent / f"{SCRATCH}{uuid.uuid4().hex[:8]}"
-    folder.mkdir()
-    try:
-        with _locked(folder):
+    with _locked(parent / f"{folder.name}{LOCK}"):
+        try:
+            folder.mkdir()
             yield folder
-    finally:
-        remove(folder)
+        finally:
+            remove(folder)
 
 
 def replace(source: Path, target: Path) -> None:
@@ -154,19 +156,36 @@ def write_json(path: Path | str, value: Any) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a scratch folder; on a file system without locks there is none, and nobody will remove it."""
-    new = folder / f"{LOCK}-new"
-    with open(new, "w", encoding="utf-8") as lock:
-        with suppress(OSError):
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock on the new file `path`, and remove it at the end."""
+    with open(path, "w", encoding="utf-8") as lock:
+        try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            new.rename(folder / LOCK)  # under its name it is locked from the start
-        yield
+        except OSError:  # a file system without locks: without the file nobody takes us for dead
+            path.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def _remove_abandoned(parent: Path) -> None:
-    for path in parent.glob(f"{SCRATCH}{'[0-9a-f]' * 8}/{LOCK}"):
+    for path in parent.glob(f"{SCRATCH}{'[0-9a-f]' * 8}{LOCK}"):
         # an OSError: somebody works there, or it is gone, or of another user
         with suppress(OSError), open(path, "r+", encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            remove(path.parent)
+            remove(path.with_suffix(""))
+            path.unlink()
+
+
+def write_csv(
+    path: Path | str, columns: Sequence[str], rows: Iterable[Mapping[str, Any]], digits: int | None = None
+) -> None:
+    """Write `rows` as CSV under `path`, atomically; None is an empty cell, fractions have `digits` decimals."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns, lineterminator="\n")
+    table.writeheader()
+    for row in rows:
+        short = {key: round(v, digits) if digits is not None and isinstance(v, float) else v for key, v in row.items()}
+        table.writerow(short)
+    write_text(path, text.getvalue())

@@ -14,7 +14,7 @@ from biom3d.cli import run_step, step_parser, text_file
 from biom3d.config import DataPaths, Plan, save_plan
 from biom3d.errors import ConfigError, DataError
 from biom3d.events import Reporter
-from biom3d.files import atomic_path, is_taken
+from biom3d.files import atomic_path, is_taken, output_error
 from biom3d.options import add_data_options, add_request_options, plan_order, spacing_from
 
 if TYPE_CHECKING:
@@ -103,8 +103,7 @@ def preprocess(args: argparse.Namespace, report: Reporter) -> tuple[Plan, Output
         facts = dataclasses.replace(plan.fingerprint, class_voxels=totals) if plan.fingerprint else None
         plan = dataclasses.replace(plan, fingerprint=facts)
         save_plan(plan, plan_file)
-        if outputs.folder is None:  # its parts get their names one by one: without folds.csv none is believed
-            Path(outputs.data.folds).unlink(missing_ok=True)
+        _disown_old(outputs)
     seconds = time.monotonic() - started
     report.info(f"{len(cases)} volumes in {seconds:.1f} s; plan '{outputs.plan}'")
     report.event("done", volumes=len(cases), plan=str(outputs.plan), seconds=round(seconds, 3))
@@ -267,6 +266,16 @@ def _open_outputs(stack: ExitStack, outputs: Outputs) -> tuple[DataPaths, Path]:
     for folder in marked:
         (folder / MARK).write_text("Made by biom3d preprocess, which replaces this folder when it runs again.\n")
     return made, plan
+
+
+def _disown_old(outputs: Outputs) -> None:
+    """Remove what makes a next step believe the old data, before the new ones get their names one by one."""
+    try:
+        outputs.plan.unlink(missing_ok=True)
+        if outputs.folder is None:
+            Path(outputs.data.folds).unlink(missing_ok=True)
+    except OSError as error:
+        raise output_error(outputs.plan, error) from error
 
 
 def _raise_all(problems: Sequence[str], total: int) -> None:

@@ -2,7 +2,6 @@
 
 import argparse
 import csv
-import io
 import json
 import math
 import re
@@ -16,7 +15,7 @@ from biom3d.cli import add_subcommand, run_step, step_parser, text_file
 from biom3d.config import SpacingUm
 from biom3d.errors import ConfigError, DataError
 from biom3d.events import Reporter
-from biom3d.files import atomic_path, write_text
+from biom3d.files import atomic_path, write_csv
 from biom3d.options import add_spacing_option, spacing_from
 
 if TYPE_CHECKING:
@@ -230,11 +229,7 @@ def _mean_dice_of(pred: "np.ndarray", true: "np.ndarray") -> float | None:
 def run_summary(args: argparse.Namespace, report: Reporter) -> None:
     """Write and print one table over several data sets and models."""
     rows = [row for path in args.metrics for row in summarise(path, read_metrics(path)["cases"])]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, SUMMARY_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(args.out, text.getvalue())
+    write_csv(args.out, SUMMARY_COLUMNS, rows, digits=4)
     print(format_table(rows))
     report.event("done", rows=len(rows), out=str(args.out))
 

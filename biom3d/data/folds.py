@@ -1,14 +1,13 @@
 """Which volume is validated in which fold; written as `folds.csv` in the format of Biom3d."""
 
 import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from biom3d.errors import DataError
-from biom3d.files import write_text
+from biom3d.files import write_csv
 
 SINGLE_MODEL_PARTS = 5  # with one fold, a fifth of the volumes is kept for validation
 
@@ -27,11 +26,8 @@ def assign_folds(names: Sequence[str], folds: int, seed: int) -> dict[str, int]:
 
 def write_folds(path: Path, folds: dict[str, int]) -> None:
     """Write `folds.csv`: filename, hold_out (always 0), fold."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["filename", "hold_out", "fold"])
-    rows.writerows([name, 0, fold] for name, fold in sorted(folds.items()))
-    write_text(path, text.getvalue())
+    rows = [{"filename": name, "hold_out": 0, "fold": fold} for name, fold in sorted(folds.items())]
+    write_csv(path, ("filename", "hold_out", "fold"), rows)
 
 
 def read_split(path: Path, fold: int) -> tuple[list[str], list[str]]:

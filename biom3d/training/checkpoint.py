@@ -7,8 +7,6 @@
 <run>/model/<desc>_best.pth      epoch with the best validation Dice: weights only; prediction reads it
 """
 
-import csv
-import io
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ import torch
 from biom3d import __version__
 from biom3d.config import Plan, load_plan
 from biom3d.errors import DataError
-from biom3d.files import atomic_path, write_text
+from biom3d.files import atomic_path, write_csv
 
 LOG_COLUMNS = ("epoch", "train_loss", "val_loss", "val_iou", "val_dice", "learning_rate", "seconds")
 LogRow = dict[str, float]
@@ -61,11 +59,7 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
 
 def write_log(path: Path, rows: list[LogRow]) -> None:
     """Write the learning curve `log.csv`."""
-    text = io.StringIO()
-    table = csv.DictWriter(text, LOG_COLUMNS, lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    write_text(path, text.getvalue())
+    write_csv(path, LOG_COLUMNS, rows)
 
 
 def load_run_plan(run: Path) -> Plan:
