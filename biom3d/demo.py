@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from biom3d.cli import run_step, step_parser
 from biom3d.errors import Biom3dError, DataError
@@ -184,13 +184,19 @@ def dice_table(results: Path) -> str:
         raise DataError(f"no metrics.json in '{results}/MODEL/DATASET/'; run the workflow first")
     lines = []
     for file in files:
-        metrics = json.loads(file.read_text(encoding="utf-8"))
         lines.append(f"Dice of model '{file.parent.parent.name}' on held-out '{file.parent.name}':")
-        width = max(len("mean"), *(len(case["case"]) for case in metrics["cases"]))
-        rows = [(case["case"], case["class"], case["dice"]) for case in metrics["cases"]]
-        rows += [("mean", number, mean["dice"]) for number, mean in metrics["mean"].items()]
-        lines += [f"  {name:<{width}}  class {number}  {_score(dice)}" for name, number, dice in rows]
+        try:
+            lines += _dice_rows(json.loads(file.read_text(encoding="utf-8")))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"'{file}' is no metrics.json of eval ({error!r}); run eval again") from error
     return "\n".join(lines)
+
+
+def _dice_rows(metrics: dict[str, Any]) -> list[str]:
+    rows = [(case["case"], case["class"], case["dice"]) for case in metrics["cases"]]
+    rows += [("mean", number, mean["dice"]) for number, mean in metrics["mean"].items()]
+    width = max(len(name) for name, _, _ in rows)
+    return [f"  {name:<{width}}  class {number}  {_score(dice)}" for name, number, dice in rows]
 
 
 def _score(value: float | None) -> str:

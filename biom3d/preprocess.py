@@ -232,6 +232,9 @@ def _refuse_loss(outputs: Outputs, inputs: Sequence[str]) -> None:
             f"images, masks and foreground voxels would all be written to '{parts[0]}' or two of them; "
             "give --img_outpath and --msk_outpath different folders"
         )
+    folds = Path(data.folds)
+    if outputs.folder is None and folds.is_file() and not folds.read_bytes().startswith(b"filename,hold_out,fold"):
+        raise DataError(f"'{folds}' is there and is no table of folds; move it away, or give --out_dir")
     for folder in folders:
         held = [path for path in inputs if Path(path).resolve().is_relative_to(folder.resolve())]
         if held:

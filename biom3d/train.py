@@ -15,7 +15,7 @@ from biom3d.cli import run_step, step_parser
 from biom3d.config import DataPaths, Plan, load_plan, save_plan
 from biom3d.errors import ConfigError, DataError
 from biom3d.events import Reporter, duration_text
-from biom3d.files import is_taken, output_error, replace
+from biom3d.files import is_taken, output_error, remove, replace
 from biom3d.options import add_threads_option
 
 if TYPE_CHECKING:
@@ -196,7 +196,8 @@ def _refuse_nothing_to_learn(cases: "tuple[list[Case], list[Case]]", job: TrainJ
 
 def _set_aside_another(run: Path, report: Reporter) -> None:
     """Keep what is left in `run` of a training by another plan in a folder beside it, which --log can resume."""
-    if not (run / "model").exists():
+    if not any(not path.name.endswith("_best.pth") for path in (run / "model").glob("*.pth")):
+        remove(run / "model")  # killed in its first epoch
         return
     aside = run.with_name(f"{run.name}-{time.strftime('%Y%m%d-%H%M%S')}")
     try:
