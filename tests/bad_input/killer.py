@@ -2,11 +2,10 @@
 
     python -m tests.bad_input.killer STEP UNITS CHANGES OPTION...
 
-UNITS is a comma-separated list of patterns of what appears whole or not at all, the last of them only where all others
-are of the same run; CHANGES are the audit events of
-Python to kill before, or `all`. Before each run out/ is a copy of old/ where that exists. Every run is a process of
-its own, forked so that the libraries are loaded once. After each kill the same command runs again, undisturbed, and
-must make what a first run makes. Prints the number of kills.
+UNITS is a comma-separated list of patterns of what appears whole or not at all, the last of them only where all
+others are of the same run; CHANGES are the audit events of Python to kill before, or `all`. Before each run out/ is a
+copy of old/ where that exists. Every run is a process of its own, forked so that the libraries are loaded once. After
+each kill the same command runs again, undisturbed, and must make what a first run makes. Prints the number of kills.
 """
 
 import os

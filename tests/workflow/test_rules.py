@@ -222,7 +222,7 @@ def test_the_report_holds_every_overlay(html, model_and_data):
 
 
 def test_the_report_shows_tables_not_only_files(html):
-    assert html.count(">a</th>") == 4  # of B by m and by n, and the summary on two pages
+    assert html.count(">a</th>") == 3  # of B by m and by n, and the summary
 
 
 def test_the_report_opens_offline(html):
