@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from biom3d.cli import run_step, step_parser
+from biom3d.cli import run_step, step_parser, text_file
 from biom3d.errors import ConfigError
 from biom3d.events import Reporter
 from biom3d.files import write_json
@@ -31,7 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="classes of objects, the background not counted (default: labels are counted, not judged)",
     )
-    parser.add_argument("--out", metavar="FILE", help="write the facts of the data set here, as JSON")
+    parser.add_argument("--out", type=text_file, metavar="FILE", help="write the facts of the data set here, as JSON")
     return parser
 
 

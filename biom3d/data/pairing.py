@@ -84,7 +84,7 @@ def match_volumes(first: Path, second: Path, words: tuple[str, str]) -> tuple[li
     if alone:
         raise DataError(
             f"{len(alone)} {words[0]}(s) in '{first}' without {words[1]} of the same name in '{second}': "
-            f"{quoted(alone)}; found there: {quoted(list(right))}"
+            f"{quoted(alone)}; found there: {quoted(list(right))}; add the {words[1]}, or take the {words[0]} away"
         )
     return [Pair(name, path, right[name]) for name, path in left.items()], [n for n in right if n not in left]
 

@@ -94,6 +94,16 @@ def test_a_partial_training_of_another_plan_is_not_taken_up(tmp_path, plan_file,
     assert float(curve(tmp_path / "next")[0]["learning_rate"]) == 0.001
 
 
+def test_a_partial_training_on_other_volumes_is_not_taken_up(tmp_path, plan_file, data, capfd):
+    assert run(plan_file, data, tmp_path / "run") == 0
+    (tmp_path / "run").rename(tmp_path / "next.partial")
+    plan = load_plan(plan_file)
+    facts = dataclasses.replace(plan.fingerprint, class_voxels=(1, 2))
+    save_plan(dataclasses.replace(plan, fingerprint=facts), tmp_path / "other.yaml")
+    assert run(tmp_path / "other.yaml", data, tmp_path / "next") == 0
+    assert "resuming" not in capfd.readouterr().err
+
+
 def test_a_finished_training_goes_on_when_its_plan_has_more_epochs(tmp_path, plan_file, data):
     assert run(plan_file, data, tmp_path / "run") == 0
     plan = load_plan(tmp_path / "run" / "plan.yaml")
