@@ -69,6 +69,7 @@ class Fingerprint:
     spacing_um: SpacingUm | None
     same_spacing: bool
     class_voxels: tuple[int, ...]
+    digest: str = ""  # SHA-256 of the preprocessed arrays: other volumes, another digest
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
     mean: tuple[float, ...] = ()

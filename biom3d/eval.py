@@ -99,7 +99,7 @@ def find_pairs(predictions: Path, truth: Path) -> list["Pair"]:
 
 def score_pair(pair: "Pair", args: argparse.Namespace, spacing_um: SpacingUm | None, report: Reporter) -> list[Row]:
     """Read one case and return a row per class; DataError names the case."""
-    from biom3d.data.dataset import read_classes
+    from biom3d.data.dataset import read_classes, same_orientation
     from biom3d.metrics import score_case
 
     arrays, headers = [], []
@@ -109,6 +109,11 @@ def score_pair(pair: "Pair", args: argparse.Namespace, spacing_um: SpacingUm | N
             report.warn(f"'{path}': {warning}")
         arrays.append(labels)
         headers.append(header)
+    if not same_orientation(*headers):
+        raise DataError(
+            f"case '{pair.name}': the axes of '{pair.first}' and '{pair.second}' point different ways (NIfTI affine); "
+            "save both with the same affine"
+        )
     spacing_um = spacing_um or _choose_spacing(pair.name, headers, report)
     with_hd95 = "hd95_um" in COLUMNS[args.function]
     try:

@@ -252,6 +252,11 @@ def _open_record(folder: Path, images: Sequence[Path], identity: str) -> dict[st
             f"'{folder / foreign[0]}' exists and was not written by pred ({len(foreign)} such files); "
             "choose another output folder or move them away"
         )
+    if written and folder.suffix != ".partial" and record.get("identity") != identity:
+        raise DataError(
+            f"'{folder}' holds predictions of another model or with other options; choose another --path_out, or "
+            "remove it"
+        )
     names = {image.name for image in images}
     if folder.suffix == ".partial":
         for name in written - names:  # of an image that is no longer asked for

@@ -2,6 +2,8 @@
 
 import argparse
 import dataclasses
+import hashlib
+import os
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -98,10 +100,11 @@ def preprocess(args: argparse.Namespace, report: Reporter) -> tuple[Plan, Output
         )
     with ExitStack() as stack:
         folders, plan_file = _open_outputs(stack, outputs)
-        names, totals = _preprocess_cases(cases, plan, args, pieces, folders, report)
+        names, totals, digest = _preprocess_cases(cases, plan, args, pieces, folders, report)
         write_folds(Path(folders.folds), assign_folds(names, plan.folds, plan.seed))
-        facts = dataclasses.replace(plan.fingerprint, class_voxels=totals) if plan.fingerprint else None
-        plan = dataclasses.replace(plan, fingerprint=facts)
+        if plan.fingerprint is not None:
+            facts = dataclasses.replace(plan.fingerprint, class_voxels=totals, digest=digest)
+            plan = dataclasses.replace(plan, fingerprint=facts)
         save_plan(plan, plan_file)
         _disown_old(outputs)
     seconds = time.monotonic() - started
@@ -117,20 +120,24 @@ def _preprocess_cases(
     pieces: int,
     folders: DataPaths,
     report: Reporter,
-) -> tuple[list[str], tuple[int, ...]]:
-    """Write all cases; return file names and voxels per class. DataError names every case that cannot be used."""
+) -> tuple[list[str], tuple[int, ...], str]:
+    """Write all cases; return file names, voxels per class, and a hash of all arrays.
+
+    DataError names every case that cannot be used.
+    """
     from biom3d.data.labels import describe_values
 
-    names, voxels, problems = [], [], []
+    names, voxels, problems, digest = [], [], [], hashlib.sha256()
     for case in report.track(cases, "volumes", unit="volume"):
         try:
-            written, counts = _preprocess_case(case, plan, args, pieces, folders, report)
+            written, counts, arrays = _preprocess_case(case, plan, args, pieces, folders, report)
         except DataError as error:
             problems.append(str(error))
             continue
         if not counts[1:].any():
             report.warn(f"'{case.mask}': no object in it, all background")
         names += written
+        digest.update(arrays)
         voxels.append(counts)
     _raise_all(problems, len(cases))
     totals = tuple(int(sum(column)) for column in zip(*voxels, strict=True))
@@ -142,7 +149,7 @@ def _preprocess_cases(
     absent = [label for label in range(1, plan.num_classes + 1) if not totals[label]]
     if absent:
         report.warn(f"class {describe_values(absent)} occurs in no mask; is --num_classes {plan.num_classes} right?")
-    return names, totals
+    return names, totals, digest.hexdigest()
 
 
 def _preprocess_case(
@@ -152,8 +159,8 @@ def _preprocess_case(
     pieces: int,
     folders: DataPaths,
     report: Reporter,
-) -> tuple[list[str], "np.ndarray"]:
-    """Check, normalise, resample and write one case; return file names and voxels per class."""
+) -> tuple[list[str], "np.ndarray", bytes]:
+    """Check, normalise, resample and write one case; return file names, voxels per class, a hash of the arrays."""
     import numpy as np
 
     from biom3d.data.dataset import read_case
@@ -173,7 +180,10 @@ def _preprocess_case(
         name = case.name if pieces == 1 else f"{case.name}_block{number}"
         _write_case(folders, name, scaled[(slice(None), *block)], labels[block], plan)
         names.append(f"{name}.npy")
-    return names, counts
+    digest = hashlib.sha256(os.fsencode(case.name))
+    for array in (scaled, labels):
+        digest.update(np.ascontiguousarray(array).data)
+    return names, counts, digest.digest()
 
 
 def _write_case(folders: DataPaths, name: str, image: "np.ndarray", labels: "np.ndarray", plan: Plan) -> None:

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import fcntl
+import hashlib
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -119,6 +120,7 @@ def train(job: TrainJob, report: Reporter, threads: int | None = None) -> Path:
     weights = load_checkpoint(_best_of(job.weights_from), device)["model"] if job.weights_from else None
     with _only_one(job.run):
         training = loop.start(job.plan, job.fold, cases, job.run, device, weights)
+        training.origin = _sha256(_best_of(job.weights_from)) if job.weights_from else ""
         if loop.resume(training, job.any_length):
             report.info(f"resuming '{job.run}' after epoch {len(training.rows)} of {job.plan.num_epochs}")
         elif job.any_length:
@@ -258,6 +260,11 @@ def _best_of(run: Path) -> Path:
     from biom3d.training.checkpoint import best_path, load_run_plan
 
     return best_path(run, load_run_plan(run).desc)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _existing(path: Path, wanted: str) -> Path:

@@ -209,3 +209,14 @@ def test_an_empty_folder_is_refused_by_name(tmp_path: Path, capsys: pytest.Captu
 def test_only_the_distance_loads_scipy(folders: list[str]) -> None:
     code = "import sys; from biom3d.eval import main; main(sys.argv[1:]); assert 'scipy' not in sys.modules"
     subprocess.run([sys.executable, "-c", code, *folders, "-f", "dice"], check=True, capture_output=True)
+
+
+def test_one_truth_file_belongs_to_the_one_prediction_of_a_folder(tmp_path: Path) -> None:
+    labels = np.zeros((4, 8, 8), np.uint8)
+    labels[1:3, 2:6, 2:6] = 1
+    (tmp_path / "pred").mkdir()
+    np.save(tmp_path / "pred" / "cell.npy", labels)
+    np.save(tmp_path / "cell_mask.npy", labels)
+    options = ["--path_pred", str(tmp_path / "pred"), "--path_lab", str(tmp_path / "cell_mask.npy")]
+    assert main([*options, "--out_json", str(tmp_path / "m.json")]) == 0
+    assert json.loads((tmp_path / "m.json").read_text())["mean"]["1"]["dice"] == 1

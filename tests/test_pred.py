@@ -105,11 +105,13 @@ def test_a_rerun_keeps_what_was_done(model, tmp_path, capfd):
     assert len(list((tmp_path / "out").glob("*.tif"))) == 4
 
 
-def test_another_model_does_all_again(model, tmp_path, capfd):
+def test_predictions_of_two_models_are_never_mixed(model, tmp_path, capfd):
     options = ["-i", str(model / "images"), "-o", str(tmp_path)]
     assert pred.main(["-l", str(model / "fold_0"), *options]) == 0
-    assert pred.main(["-l", str(model / "fold_0"), *options, "--tta"]) == 0
-    assert "done before" not in capfd.readouterr().err
+    before = (tmp_path / "fold_0" / "a.tif").read_bytes()
+    assert pred.main(["-l", str(model / "fold_0"), str(model / "fold_1"), *options]) == 2
+    assert "holds predictions of another model" in capfd.readouterr().err
+    assert (tmp_path / "fold_0" / "a.tif").read_bytes() == before
 
 
 def test_files_of_others_are_never_overwritten(model, tmp_path, capfd):

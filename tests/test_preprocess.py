@@ -1,10 +1,11 @@
 import csv
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 
-from biom3d import preprocess, preprocess_train
+from biom3d import check, preprocess, preprocess_train
 from biom3d.config import load_plan
 from biom3d.io import Header, write_labels, write_volume
 from biom3d.synth import main as synth
@@ -181,3 +182,26 @@ def test_everything_in_one_go(tmp_path, capsys, monkeypatch):
     assert preprocess_train.main([*options, "--folds", "2", "--width", "4", "--run_dir", "run"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "run"
     assert (tmp_path / "run" / "model" / "unet_default_best.pth").exists()
+
+
+def test_the_digest_tells_other_volumes(tmp_path):
+    assert run(make_set(tmp_path)) == 0
+    first = load_plan(tmp_path / "plan.yaml").fingerprint.digest
+    assert run(tmp_path) == 0
+    assert load_plan(tmp_path / "plan.yaml").fingerprint.digest == first
+    image = np.full((1, 16, 24, 24), 7, np.uint16)
+    image[0, 3, 3, 3] = 9
+    write_volume(tmp_path / "images" / "a.tif", image, header((16, 24, 24)))
+    assert run(tmp_path) == 0
+    assert load_plan(tmp_path / "plan.yaml").fingerprint.digest != first
+
+
+@pytest.mark.parametrize("step", ["preprocess", "check"])
+def test_a_mask_that_is_stored_the_other_way_round_is_refused(tmp_path, step, capfd):
+    make_set(tmp_path, ("a", "b"), suffix=".nii.gz")
+    mask = nibabel.load(tmp_path / "masks" / "a.nii.gz")
+    flipped = nibabel.Nifti1Image(np.asarray(mask.dataobj)[::-1], mask.affine @ np.diag([-1, 1, 1, 1]))
+    nibabel.save(flipped, tmp_path / "masks" / "a.nii.gz")
+    options = ["--img_path", str(tmp_path / "images"), "--msk_path", str(tmp_path / "masks")]
+    assert (run(tmp_path) if step == "preprocess" else check.main(options)) == 2
+    assert "a.nii.gz': its axes point elsewhere" in capfd.readouterr().err

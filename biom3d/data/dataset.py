@@ -47,15 +47,29 @@ def read_headers(cases: Sequence[Case], spacing: SpacingUm | None = None) -> lis
 
 
 def shape_problems(case: Case, image: Header, mask: Header) -> list[str]:
-    """Return what is wrong with the shape of a mask."""
+    """Return what is wrong with the shape or the orientation of a mask."""
     if mask.shape[1:] == image.shape[1:] and mask.shape[0] == 1:
-        return []
+        if same_orientation(image, mask):
+            return []
+        return [
+            f"'{case.mask}': its axes point elsewhere than those of '{case.image}' (NIfTI affine), so the same "
+            "voxel is another place; save the mask with the affine of the image"
+        ]
     if mask.shape[0] > 1:
         return [f"'{case.mask}': mask with {mask.shape[0]} channels; wanted one channel of labels 0, 1, ..., N"]
     return [
         f"'{case.mask}': mask of {_text(mask.shape)} voxels, its image '{case.image}' has {_text(image.shape)} "
         "(z x y x x); wanted the same; export the mask at the size of the image"
     ]
+
+
+def same_orientation(first: Header, second: Header) -> bool:
+    """Tell whether the axes of two files point the same way; files that do not tell agree with all."""
+    if "affine" not in first.extra or "affine" not in second.extra:
+        return True
+    directions = [np.asarray(header.extra["affine"], float)[:3, :3] for header in (first, second)]
+    a, b = (matrix / np.linalg.norm(matrix, axis=0) for matrix in directions)
+    return bool(np.abs(a - b).max() < 0.05)  # about 3 degrees: files round
 
 
 def mixture_problems(cases: Sequence[Case], headers: Sequence[Header], spacing: SpacingUm | None) -> list[str]:

@@ -73,13 +73,15 @@ class Pair:
 def match_volumes(first: Path, second: Path, words: tuple[str, str]) -> tuple[list[Pair], list[str]]:
     """Pair the volumes of two folders by `volume_name`; also return the names that only `second` has.
 
-    Two files given as such are a pair, whatever their names. `words` say what the two sides are in messages.
+    A single file as `second` belongs to the only volume of `first`, whatever their names. `words` say what
+    the two sides are in messages.
     Raises DataError where a volume of `first` has no partner.
     """
     left = {volume_name(path): path for path in list_volumes(first)}
     right = {volume_name(path): path for path in list_volumes(second)}
-    if [first] == list(left.values()) and [second] == list(right.values()):
-        return [Pair(volume_name(first), first, second)], []
+    if len(left) == 1 and [second] == list(right.values()):
+        ((name, path),) = left.items()
+        return [Pair(name, path, second)], []
     alone = [name for name in left if name not in right]
     if alone:
         raise DataError(

@@ -1,6 +1,7 @@
 """Facts about a data set on which a plan rests, from headers and voxel samples."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -57,7 +58,7 @@ def _median_shape(
     return z, y, x
 
 
-def _intensities(samples: Sequence[np.ndarray]) -> dict[str, tuple[float, ...]]:
+def _intensities(samples: Sequence[np.ndarray]) -> dict[str, Any]:
     if not samples:
         return {}
     values = np.concatenate(samples, axis=1)

@@ -74,7 +74,7 @@ def load_run_plan(run: Path) -> Plan:
 def plan_facts(plan: Plan) -> dict[str, Any]:
     """Return what must be equal for a training to be resumed: all but reasons and places.
 
-    The fingerprint is among them: it tells other volumes from these.
+    The fingerprint is among them: its digest tells other volumes from these.
     """
     facts = asdict(plan)
     for key in ("why", "data"):

@@ -55,6 +55,7 @@ class Training:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     rows: list[LogRow]
+    origin: str = ""  # hash of the weights it started from, when it fine-tunes
 
     @property
     def best_dice(self) -> float:
@@ -105,7 +106,8 @@ def resume(training: Training, any_length: bool = False) -> bool:
         wanted, found = plan_facts(training.plan), dict(saved["plan"])
         if any_length:
             found["num_epochs"] = wanted["num_epochs"]
-        if found != wanted or saved["fold"] != training.fold:
+            training.origin = saved["origin"]
+        if found != wanted or saved["fold"] != training.fold or saved["origin"] != training.origin:
             return False
         load_weights(training.network, saved["model"], str(path))
         training.optimizer.load_state_dict(saved["opt"])
@@ -301,6 +303,7 @@ def _save(training: Training, is_best: bool) -> None:
     state = {
         "epoch": len(training.rows) - 1,
         "fold": training.fold,
+        "origin": training.origin,
         "model": weights,
         "opt": training.optimizer.state_dict(),
         "scaler": training.scaler.state_dict(),

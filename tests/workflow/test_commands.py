@@ -71,3 +71,7 @@ STEPS = [
 def test_the_step_takes_what_the_rule_gives(step, options, rest):
     module = importlib.import_module(f"biom3d.{step}")
     module.build_parser().parse_args([*shlex.split(options), *shlex.split(rest), "--events", "e.jsonl"])
+
+
+def test_masks_without_a_model_are_not_judged():
+    assert commands.check(PLAIN, {}) == "--img_path im"

@@ -45,6 +45,13 @@ def test_a_mistake_in_the_table_is_told(problems_of, rows, problem):
     assert [line[: len(problem)] for line in problems_of(rows=rows)][:1] == [problem]
 
 
+def test_scores_on_what_was_learned_from_are_warned_of(request_of):
+    problems = request_of(rows=[f"{A}\tm\tm"]).problems
+    assert [(str(p), p.is_warning) for p in problems] == [
+        (f"{TABLE}:2: warning: predict: m learned from 'A'; its scores say nothing about new images", True)
+    ]
+
+
 def test_a_data_set_with_nothing_to_do_is_only_warned_of(request_of):
     problems = request_of(rows=[f"{A}\tm", B]).problems
     assert [(str(p), p.is_warning) for p in problems] == [

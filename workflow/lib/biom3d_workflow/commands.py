@@ -60,10 +60,14 @@ def train(model: Model) -> str:
 
 
 def check(dataset: Dataset, models: Mapping[str, Model]) -> str:
-    """Return the options of `biom3d.check`; models that use the masks agree about the classes (see project.py)."""
+    """Return the options of `biom3d.check`; models that use the masks agree about the classes.
+
+    project.py sees to that. Without a model nobody knows the classes, and only the images are looked at.
+    """
     words = ["--img_path", _path(dataset.images)]
-    if dataset.masks:
-        user = models[(*dataset.train, *dataset.predict)[0]]
+    users = (*dataset.train, *dataset.predict)
+    if dataset.masks and users:
+        user = models[users[0]]
         words += ["--msk_path", _path(dataset.masks), *_options(user.options, ["num_classes"]), *_instances(user)]
     return shlex.join(words + _spacing(dataset.spacing_um))
 

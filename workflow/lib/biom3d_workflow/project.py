@@ -138,6 +138,10 @@ def _check_links(project: Project, rows: Sequence[Dataset], table: str, locator:
         if row.train and not row.masks:
             text = f"masks: empty, but '{row.name}' trains {', '.join(row.train)}; give masks or empty train"
             yield Problem(table, row.line, text)
+        both = [model for model in row.train if model in row.predict]
+        if both and row.masks:
+            text = f"predict: {', '.join(both)} learned from '{row.name}'; its scores say nothing about new images"
+            yield Problem(table, row.line, text, is_warning=True)
         if not row.train and not row.predict:
             text = f"'{row.name}' neither trains a model nor is predicted; nothing is done with it"
             yield Problem(table, row.line, text, is_warning=True)
