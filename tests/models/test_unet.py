@@ -33,6 +33,12 @@ def test_weights_have_the_names_and_shapes_of_biom3d():
     assert state["decoder.convs.3.weight"].shape == (2, 32, 1, 1, 1)
 
 
+def test_narrow_networks_are_capped_like_those_of_biom3d():
+    state = UNet(1, 2, (3, 4, 4), 8).state_dict()
+    assert state["encoder.layers.4.0.conv1.weight"].shape == (80, 64, 3, 3, 3)
+    assert state["decoder.layers.0.0.up.weight"].shape == (80, 64, 1, 2, 2)
+
+
 @pytest.mark.parametrize(
     ("size", "pools"), [((16, 16, 16), (2, 2, 2)), ((1, 32, 32), (0, 3, 3)), ((5, 16, 16), (0, 2, 2))]
 )
