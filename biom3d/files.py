@@ -155,6 +155,19 @@ def write_json(path: Path | str, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def write_csv(
+    path: Path | str, columns: Sequence[str], rows: Iterable[Mapping[str, Any]], digits: int | None = None
+) -> None:
+    """Write `rows` as CSV under `path`, atomically; None is an empty cell, fractions have `digits` decimals."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns, lineterminator="\n")
+    table.writeheader()
+    for row in rows:
+        short = {key: round(v, digits) if digits is not None and isinstance(v, float) else v for key, v in row.items()}
+        table.writerow(short)
+    write_text(path, text.getvalue())
+
+
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold a lock on the new file `path`, and remove it at the end."""
@@ -176,16 +189,3 @@ def _remove_abandoned(parent: Path) -> None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             remove(path.with_suffix(""))
             path.unlink()
-
-
-def write_csv(
-    path: Path | str, columns: Sequence[str], rows: Iterable[Mapping[str, Any]], digits: int | None = None
-) -> None:
-    """Write `rows` as CSV under `path`, atomically; None is an empty cell, fractions have `digits` decimals."""
-    text = io.StringIO()
-    table = csv.DictWriter(text, columns, lineterminator="\n")
-    table.writeheader()
-    for row in rows:
-        short = {key: round(v, digits) if digits is not None and isinstance(v, float) else v for key, v in row.items()}
-        table.writerow(short)
-    write_text(path, text.getvalue())

@@ -85,6 +85,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def execute(args: argparse.Namespace, report: Reporter) -> None:
     """Predict all images that the options name."""
+    from biom3d.training.device import prepare_cpu
+
     if args.path_lab or args.eval_only:
         raise ConfigError("pred only predicts; compare with the truth by `biom3d eval --path_pred ... --path_lab ...`")
     if args.skip_preprocessing:
@@ -94,17 +96,18 @@ def execute(args: argparse.Namespace, report: Reporter) -> None:
     if (args.path_out is None) == (args.out_dir is None):
         raise ConfigError("give --path_out DIR (a sub-folder per model is made) or --out_dir DIR (exactly there)")
     options = PredictOptions(args.tta, args.keep, spacing_from(args))
+    prepare_cpu(args.threads)
     with _model_folders(args.log) as runs:
         if args.out_dir is not None:
             final = Path(args.out_dir)
             partial = final.parent / f"{final.name}.partial"
             if is_taken(final):
                 raise DataError(f"'{final}' exists and is no empty folder; choose another --out_dir or remove it")
-            predict_folder(runs, Path(args.path_in), partial, options, report, args.threads)
+            predict_folder(runs, Path(args.path_in), partial, options, report, is_ours=True)
             partial.replace(final)
         else:
             folder = Path(args.path_out) / Path(args.log[0]).resolve().name.removesuffix(".zip")
-            predict_folder(runs, Path(args.path_in), folder, options, report, args.threads)
+            predict_folder(runs, Path(args.path_in), folder, options, report, is_ours=False)
 
 
 def predict_folder(
@@ -113,25 +116,20 @@ def predict_folder(
     folder: Path,
     options: PredictOptions,
     report: Reporter,
-    threads: int | None = None,
+    is_ours: bool,
 ) -> None:
     """Write one label volume per image into `folder`; volumes that this model already wrote there are kept.
 
-    An image that cannot be predicted does not stop the others; all problems are raised together at the end.
+    `is_ours` says that nobody else writes there, so that what is left of another model may be replaced. An image
+    that cannot be predicted does not stop the others; all problems are raised together at the end.
     """
-    import torch
-
     from biom3d.io import list_volumes
-    from biom3d.training.device import keep_freed_memory
 
-    keep_freed_memory()
-    if threads:
-        torch.set_num_threads(threads)
     paths = list_volumes(images)
     if folder.resolve() == (images if images.is_dir() else images.parent).resolve():
         raise DataError(f"'{folder}' is the folder of the images, which would be overwritten; choose another one")
     predictor = load_predictor(runs, options.mirror)
-    record = _open_record(folder, paths, _identity(runs, options))
+    record = _open_record(folder, paths, _identity(runs, options), is_ours)
     write_json(folder / RECORD, record)  # also says which names are ours, should this process be killed
     problems = []
     for number, path in enumerate(paths, start=1):
@@ -239,7 +237,7 @@ def _model_folders(given: Sequence[str]) -> Iterator[list[Path]]:
         yield runs
 
 
-def _open_record(folder: Path, images: Sequence[Path], identity: str) -> dict[str, Any]:
+def _open_record(folder: Path, images: Sequence[Path], identity: str, is_ours: bool) -> dict[str, Any]:
     """Return what was written here by the same model before; refuse to overwrite files that we did not write."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
@@ -247,18 +245,18 @@ def _open_record(folder: Path, images: Sequence[Path], identity: str) -> dict[st
     except (OSError, ValueError, KeyError, TypeError):
         record, written = {}, set()
     foreign = [image.name for image in images if (folder / image.name).exists() and image.name not in written]
-    if foreign and folder.suffix != ".partial":
+    if foreign and not is_ours:
         raise DataError(
             f"'{folder / foreign[0]}' exists and was not written by pred ({len(foreign)} such files); "
             "choose another output folder or move them away"
         )
-    if written and folder.suffix != ".partial" and record.get("identity") != identity:
+    if written and not is_ours and record.get("identity") != identity:
         raise DataError(
             f"'{folder}' holds predictions of another model or with other options; choose another --path_out, or "
             "remove it"
         )
     names = {image.name for image in images}
-    if folder.suffix == ".partial":
+    if is_ours:
         for name in written - names:  # of an image that is no longer asked for
             remove(folder / Path(name).name)
         written = names

@@ -107,13 +107,11 @@ def train(job: TrainJob, report: Reporter, threads: int | None = None) -> Path:
 
     from biom3d.training import loop
     from biom3d.training.checkpoint import load_checkpoint
-    from biom3d.training.device import choose_device, half_precision, keep_freed_memory
+    from biom3d.training.device import choose_device, half_precision, prepare_cpu
 
     if job.final is not None and is_taken(job.final):
         raise DataError(f"'{job.final}' exists; choose another --run_dir, or resume it with --log")
-    keep_freed_memory()
-    if threads:
-        torch.set_num_threads(threads)
+    prepare_cpu(threads)
     device = choose_device()
     cases = _load_cases(job)
     _refuse_nothing_to_learn(cases, job, report)

@@ -122,6 +122,16 @@ def test_files_of_others_are_never_overwritten(model, tmp_path, capfd):
     assert (tmp_path / "fold_0" / "a.tif").read_bytes() == b"mine"
 
 
+def test_a_model_folder_called_partial_gives_no_right_to_overwrite(model, tmp_path, capfd):
+    shutil.copytree(model / "fold_0", tmp_path / "fold_0.partial")
+    (tmp_path / "out" / "fold_0.partial").mkdir(parents=True)
+    (tmp_path / "out" / "fold_0.partial" / "a.tif").write_bytes(b"mine")
+    options = ["-i", str(model / "images"), "-o", str(tmp_path / "out")]
+    assert pred.main(["-l", str(tmp_path / "fold_0.partial"), *options]) == 2
+    assert "was not written by pred" in capfd.readouterr().err
+    assert (tmp_path / "out" / "fold_0.partial" / "a.tif").read_bytes() == b"mine"
+
+
 def test_the_images_are_never_overwritten(model, tmp_path, capfd):
     shutil.copytree(model / "images", tmp_path / "fold_0")
     assert pred.main(["-l", str(model / "fold_0"), "-i", str(tmp_path / "fold_0"), "-o", str(tmp_path)]) == 2

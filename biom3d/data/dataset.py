@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from biom3d.config import SpacingUm
-from biom3d.data.labels import check_labels, count_labels, normalise_labels
+from biom3d.data.labels import apply_rule, find_rule
 from biom3d.data.normalise import refuse_not_finite
 from biom3d.data.pairing import Case, pair_volumes, refuse
 from biom3d.errors import DataError
@@ -112,9 +112,9 @@ def read_classes(path: Path, num_classes: int, instances: bool = False) -> tuple
     """
     volume = read_labels(path)
     labels = volume.array[0]
-    warning = None if instances else check_labels(count_labels(labels), num_classes).warning
+    rule = find_rule(labels, num_classes, instances)
     try:
-        return normalise_labels(labels, num_classes, instances), volume.header, warning
+        return apply_rule(labels, rule, num_classes), volume.header, rule.warning
     except DataError as error:
         raise DataError(f"'{path}': {error}") from error
 

@@ -63,19 +63,22 @@ def check_labels(values: Iterable[int], num_classes: int, instances: bool = Fals
     return LabelRule(problem=_explain(present, objects, num_classes))
 
 
-def normalise_labels(labels: np.ndarray, num_classes: int, instances: bool = False) -> np.ndarray:
+def find_rule(labels: np.ndarray, num_classes: int, instances: bool = False) -> LabelRule:
+    """Return what `check_labels` decides about integer `labels` of any shape."""
+    if instances:  # whatever the values are, only a negative one matters
+        return check_labels([int(labels.min())] if labels.size else [], num_classes, instances=True)
+    return check_labels(count_labels(labels), num_classes)
+
+
+def apply_rule(labels: np.ndarray, rule: LabelRule, num_classes: int) -> np.ndarray:
     """Return integer `labels` of any shape as classes 0..num_classes, uint8 (uint16 above 255 classes).
 
     Raises:
-        DataError: values that `check_labels` refuses; the caller adds the file name.
+        DataError: the rule refuses them; the caller adds the file name.
     """
-    dtype = np.uint8 if num_classes <= 255 else np.uint16
-    if instances:
-        rule = check_labels([int(labels.min())] if labels.size else [], num_classes, instances=True)
-    else:
-        rule = check_labels(count_labels(labels), num_classes)
     if rule.problem:
         raise DataError(f"labels: {rule.problem}")
+    dtype = np.uint8 if num_classes <= 255 else np.uint16
     return (labels > 0).astype(dtype) if rule.mapping else labels.astype(dtype)
 
 

@@ -47,7 +47,14 @@ def autocast(device: torch.device) -> AbstractContextManager[None]:
     return torch.autocast(device.type, dtype=dtype)
 
 
-def keep_freed_memory() -> None:
+def prepare_cpu(threads: int | None) -> None:
+    """Make this process compute with `threads` threads (None: all) and an allocator that suits networks."""
+    _keep_freed_memory()
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def _keep_freed_memory() -> None:
     """Let glibc keep the memory it frees instead of giving it back after every layer.
 
     A third of the time of a CPU step is the kernel returning and zeroing pages otherwise (width 32, single

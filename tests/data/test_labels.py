@@ -1,8 +1,12 @@
 import numpy as np
 import pytest
 
-from biom3d.data.labels import LabelRule, check_labels, count_labels, map_counts, normalise_labels
+from biom3d.data.labels import LabelRule, apply_rule, check_labels, count_labels, find_rule, map_counts
 from biom3d.errors import DataError
+
+
+def classes_of(labels, num_classes, instances=False):
+    return apply_rule(labels, find_rule(labels, num_classes, instances), num_classes)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint32", "int64"])
@@ -68,17 +72,17 @@ def test_negative_values_are_refused(instances):
     ],
 )
 def test_labels_become_classes(labels, classes, instances, expected):
-    result = normalise_labels(np.array(labels, np.int32), classes, instances)
+    result = classes_of(np.array(labels, np.int32), classes, instances)
     assert (result.tolist(), result.dtype) == (expected, np.uint8)
 
 
 def test_many_classes_need_16_bits():
-    assert normalise_labels(np.array([0, 300], np.uint16), 300).tolist() == [0, 300]
+    assert classes_of(np.array([0, 300], np.uint16), 300).tolist() == [0, 300]
 
 
 def test_wrong_labels_are_refused():
     with pytest.raises(DataError, match=r"labels: found 0, 1, 2, wanted 0\.\.1"):
-        normalise_labels(np.array([0, 1, 2]), 1)
+        classes_of(np.array([0, 1, 2]), 1)
 
 
 def test_counts_follow_the_rule():
