@@ -60,14 +60,16 @@ report: setup  ## write report.html, unless it is up to date
 	  mv .cache/report.html report.html
 	fi
 
-test: lint  ## run all checks and all tests, as CI does
+test: lint  ## run all checks and all tests, as CI does; installs what they need of the system (as root)
+	bash requirements/system.sh
 	$(PY) -m pytest
 
 lint: setup  ## check style, types and the workflow
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	MYPYPATH=workflow/lib $(BIN)/mypy --package biom3d_workflow
+	MYPYPATH=workflow/lib:workflow/plugins $(BIN)/mypy --package biom3d_workflow --package snakemake_executor_plugin_ssh
+	MYPYPATH=containers/upstream $(BIN)/mypy --package biom3d_upstream
 	$(BIN)/snakefmt --check workflow
 	$(PY) -m snakemake --lint
 

@@ -31,6 +31,7 @@ COMMANDS = {
     "report": ("biom3d.report", "draw learning curves and overlays, collect metrics"),
     "synth": ("biom3d.synth", "make synthetic 3D cells with exact truth, for tests and tutorials"),
     "demo": ("biom3d.demo", "fetch the real demo data set"),
+    "images": ("biom3d.images.__main__", "build, verify and lock the images that steps run in"),
 }
 
 # How long idle OpenMP threads spin before they sleep. Two predictions at once on 2 cores took 143 s each with the

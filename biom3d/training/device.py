@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -48,10 +49,13 @@ def autocast(device: torch.device) -> AbstractContextManager[None]:
 
 
 def prepare_cpu(threads: int | None) -> None:
-    """Make this process compute with `threads` threads (None: all) and an allocator that suits networks."""
+    """Make this process compute with `threads` threads (None: all) and an allocator that suits networks.
+
+    No more than there are cores for it: eight threads on two cores take turns, and each turn costs.
+    """
     _keep_freed_memory()
     if threads:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(min(threads, os.cpu_count() or threads))
 
 
 def _keep_freed_memory() -> None:

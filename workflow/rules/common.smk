@@ -7,7 +7,7 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(Path(str(workflow.current_basedir)).parent / "lib"))
 
 from biom3d_workflow import commands, volumes
-from biom3d_workflow.image import find_image
+from biom3d_workflow.image import find_image, find_learner, needs_containers
 from biom3d_workflow.interpreter import prefer_this_python
 from biom3d_workflow.outcome import Run
 from biom3d_workflow.problems import report_text
@@ -38,9 +38,26 @@ def load_checked_project():
     return project
 
 
+def find_software():
+    """The image of our steps, and what learns and predicts."""
+    try:
+        return find_image(PROJECT.image), find_learner(PROJECT.engine, PROJECT.image)
+    except ValueError as error:
+        raise ConfigurationError(str(error))
+
+
+def refuse_missing_containers():
+    """Another engine than ours is in no Python but that of its image."""
+    if workflow.local_exec and needs_containers(PROJECT.engine):
+        raise ConfigurationError(
+            f"engine '{PROJECT.engine}' runs only in its image; use a profile with containers:"
+            " snakemake --workflow-profile docker"
+        )
+
+
 prefer_this_python()
 PROJECT = load_checked_project()
-IMAGE = find_image(PROJECT.image)
+IMAGE, LEARNER = find_software()
 RUN = Run(PROJECT)
 
 

@@ -16,7 +16,7 @@ rule evaluate:
     benchmark:
         "logs/steps/evaluate/{model}/{dataset}.tsv"
     container:
-        IMAGE.url
+        LEARNER.image.url
     threads: 1
     resources:
         mem_mb=8000,
@@ -24,11 +24,12 @@ rule evaluate:
         gpu=0,
     params:
         options=lambda w: commands.evaluate(model_of(w), dataset_of(w)),
-        image=IMAGE.digest,
+        module=LEARNER.module,
+        image=LEARNER.image.digest,
         stamp=stamp_of,
     message:
         "evaluate {wildcards.model} on {wildcards.dataset}"
     shell:
-        "python -m biom3d.eval --path_pred {input.pred} {params.options}"
+        "python -m {params.module}.eval --path_pred {input.pred} {params.options}"
         " --out_csv {output.csv} --out_json {output.json}"
         " --events {log.events} 2>&1 | tee -i {log.text}"

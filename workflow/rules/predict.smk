@@ -11,7 +11,7 @@ rule predict:
     benchmark:
         "logs/steps/predict/{model}/{dataset}.tsv"
     container:
-        IMAGE.url
+        LEARNER.image.url
     threads: 8
     resources:
         mem_mb=16000,
@@ -19,10 +19,11 @@ rule predict:
         gpu=PROJECT.gpu,
     params:
         options=lambda w: commands.predict(model_of(w), dataset_of(w)),
-        image=IMAGE.digest,
+        module=LEARNER.module,
+        image=LEARNER.image.digest,
         stamp=stamp_of,
     message:
         "predict {wildcards.dataset} with {wildcards.model}"
     shell:
-        "python -m biom3d.pred --log {input.runs} --out_dir {output} {params.options} --threads {threads}"
+        "python -m {params.module}.pred --log {input.runs} --out_dir {output} {params.options} --threads {threads}"
         " --events {log.events} 2>&1 | tee -i {log.text}"

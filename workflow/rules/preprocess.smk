@@ -17,7 +17,7 @@ rule preprocess:
     group:
         "train_{model}"
     container:
-        IMAGE.url
+        LEARNER.image.url
     threads: 4
     resources:
         mem_mb=8000,
@@ -25,11 +25,12 @@ rule preprocess:
         gpu=0,
     params:
         options=lambda w: commands.preprocess(model_of(w), training_sets_of(w)),
-        image=IMAGE.digest,
+        module=LEARNER.module,
+        image=LEARNER.image.digest,
         stamp=training_stamp_of,
     message:
         "preprocess for {wildcards.model}"
     shell:
-        "python -m biom3d.preprocess {params.options} --desc {wildcards.model}"
+        "python -m {params.module}.preprocess {params.options} --desc {wildcards.model}"
         " --out_dir {output.data} --plan_out {output.plan}"
         " --events {log.events} 2>&1 | tee -i {log.text}"

@@ -14,7 +14,7 @@ rule train:
     group:
         "train_{model}"
     container:
-        IMAGE.url
+        LEARNER.image.url
     # More than small machines have: Snakemake then gives all cores to one training, and the folds take turns.
     threads: 8
     resources:
@@ -23,10 +23,11 @@ rule train:
         gpu=PROJECT.gpu,
     params:
         options=lambda w: commands.train(model_of(w)),
-        image=IMAGE.digest,
+        module=LEARNER.module,
+        image=LEARNER.image.digest,
     message:
         "train {wildcards.model}, fold {wildcards.fold}"
     shell:
-        "python -m biom3d.train --config {input.plan} --data_dir {input.data} --fold {wildcards.fold}"
+        "python -m {params.module}.train --config {input.plan} --data_dir {input.data} --fold {wildcards.fold}"
         " --run_dir {output} {params.options} --threads {threads}"
         " --events {log.events} 2>&1 | tee -i {log.text}"

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class Project:
 
     models: Mapping[str, Model] = field(default_factory=dict)
     datasets: Mapping[str, Dataset] = field(default_factory=dict)
+    engine: str = "biom3d"
     image: str = "cpu"
     gpu: int = 0
     problems: tuple[Problem, ...] = ()
@@ -85,6 +86,7 @@ def load_project(
     project = Project(
         models,
         {row.name: row for row in rows if datasets[row.name] is row},
+        config.get("engine", "biom3d"),
         config.get("image", "cpu"),
         config.get("gpu", 0),
     )
@@ -92,7 +94,7 @@ def load_project(
         problems += check(project, rows, table, locator)
     if look_at_files:
         problems += [*_check_images(rows, table), *_check_starts(project, locator)]
-    return Project(project.models, project.datasets, project.image, project.gpu, tuple(problems))
+    return replace(project, problems=tuple(problems))
 
 
 def _table_name(config: Mapping[str, Any]) -> str:

@@ -1,0 +1,180 @@
+"""A job as a container: how it is made, found again, followed, and what its end means.
+
+The container is called `biom3d-<identity of the job>`, so there is one at most; labels say the rest. The engine
+supervises it: container, exit code and log stay when the client goes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from biom3d.errors import JobError
+from biom3d.remote.engine import MB, Facts
+from biom3d.remote.host import Mount
+from biom3d.remote.job import DEVICE_TAKEN, FOLDER, TIME_LIMIT, JobSpec, Resources
+
+if TYPE_CHECKING:
+    from docker.models.containers import Container
+
+LABEL = "biom3d.job"
+# What the engine keeps of a job's log; the complete one is a file of the job's.
+LOG_LIMIT = {"max-size": "64m", "max-file": "2"}
+GRACE_S = 40  # from the request to stop to the kill; a training writes its checkpoint in between
+SIGKILL, SIGTERM = 137, 143  # exit codes: 128 + signal
+CANNOT_START = (125, 126, 127)
+LAST_LINES = 10
+
+
+@dataclass(frozen=True)
+class End:
+    """How a container ended."""
+
+    code: int
+    is_out_of_memory: bool
+
+
+def container_name(job_id: str) -> str:
+    """Return the name of the job's container."""
+    return f"biom3d-{job_id}"
+
+
+def plan_container(
+    spec: JobSpec, job_id: str, image: str, folder: PurePosixPath, mounts: Sequence[Mount], place: "Place"
+) -> dict[str, Any]:
+    """Return the arguments with which the SDK creates the container: all that the job may see, use and do.
+
+    It sees its own folder and its inputs, has no network and no privilege, and runs as our account.
+    """
+    leases = [Mount(place.leases, PurePosixPath("/leases"))] if place.devices else []
+    own = Mount(folder, PurePosixPath(FOLDER), read_only=False)
+    return {
+        "image": image,
+        "name": container_name(job_id),
+        "entrypoint": ["bash", f"{FOLDER}/run.sh"],
+        "labels": labels(spec, job_id, place.devices),
+        "mounts": [_bind(mount) for mount in (own, *mounts, *leases)],
+        "working_dir": FOLDER,
+        "environment": {"BIOM3D_CONTAINER": "1", "BIOM3D_LEASES": " ".join(place.devices)},
+        "network_mode": "none",
+        "read_only": True,
+        "tmpfs": {"/tmp": ""},
+        "init": True,
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges"],
+        "shm_size": shared_memory_mb(spec.resources) * MB,
+        "log_config": {"Type": "json-file", "Config": LOG_LIMIT},
+        "detach": True,
+        **_account(place),
+        **_limits(spec.resources, place.facts),
+        **_gpus(place.devices),
+    }
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a container's plan needs to know of the host: its engine, our account there, the GPUs leased for the job.
+
+    `leases` is the folder of the lock files, see gpus.py.
+    """
+
+    facts: Facts
+    user: tuple[int, int]
+    devices: tuple[str, ...]
+    leases: PurePosixPath
+
+
+def labels(spec: JobSpec, job_id: str, devices: Sequence[str]) -> dict[str, str]:
+    """Return what other clients and people read from the container: whose job this is and what it takes."""
+    return {
+        LABEL: job_id,
+        f"{LABEL}.name": spec.name,
+        f"{LABEL}.threads": str(spec.resources.threads),
+        f"{LABEL}.mem_mb": str(spec.resources.mem_mb),
+        f"{LABEL}.gpus": " ".join(devices),
+    }
+
+
+def shared_memory_mb(resources: Resources) -> int:
+    """Return the size of /dev/shm: a quarter of the memory, at least 64 MB (Docker's default), at most 8 GB."""
+    return max(64, min(resources.mem_mb // 4, 8192))
+
+
+def _bind(mount: Mount) -> Any:
+    from docker.types import Mount as Bind
+
+    # Not propagated and not as "source:target" text: names may have colons.
+    return Bind(str(mount.target), str(mount.source), type="bind", read_only=mount.read_only)
+
+
+def _account(place: Place) -> dict[str, str]:
+    """Return as whom the container runs, so that its files are ours; a rootless engine's root is our account."""
+    if not place.facts.is_rootless:
+        return {"user": f"{place.user[0]}:{place.user[1]}"}
+    if place.facts.is_podman:
+        return {"user": f"{place.user[0]}:{place.user[1]}", "userns_mode": "keep-id"}
+    return {"user": "0:0"}
+
+
+def _limits(resources: Resources, facts: Facts) -> dict[str, int]:
+    limits = {}
+    if facts.can_limit_cores:
+        limits["nano_cpus"] = min(resources.threads, facts.cores) * 10**9
+    if facts.can_limit_memory and resources.mem_mb:
+        # The same limit for memory and swap together: a job that swaps is slower than one that fails.
+        limits["mem_limit"] = limits["memswap_limit"] = resources.mem_mb * MB
+    return limits
+
+
+def _gpus(devices: Sequence[str]) -> dict[str, Any]:
+    from docker.types import DeviceRequest
+
+    if not devices:
+        return {}
+    return {"device_requests": [DeviceRequest(device_ids=list(devices), capabilities=[["gpu"]])]}
+
+
+def read_end(container: "Container") -> End | None:
+    """Return how the container ended; None while it runs or has not started."""
+    container.reload()
+    state = container.attrs["State"]
+    if state["Status"] not in ("exited", "dead"):
+        return None
+    return End(int(state["ExitCode"]), bool(state.get("OOMKilled")))
+
+
+def explain_end(spec: JobSpec, host: str, end: End, last_lines: str) -> JobError:
+    """Return what a failed job's end means, and what to do."""
+    return JobError(f"job '{spec.name}' on {host}: {_cause(spec, end)}{_tail(last_lines)}{_log(spec)}")
+
+
+def _cause(spec: JobSpec, end: End) -> str:
+    resources = spec.resources
+    if end.is_out_of_memory:
+        return (
+            f"out of memory: it may use {resources.mem_mb} MB; give it more, for example"
+            f" --set-resources {spec.commands[-1].rule}:mem_mb={2 * resources.mem_mb}, or make its work smaller"
+        )
+    if end.code == TIME_LIMIT and resources.runtime_min:
+        return (
+            f"stopped after {resources.runtime_min} min, its time limit; give it more with"
+            f" --set-resources {spec.commands[-1].rule}:runtime=MINUTES"
+        )
+    if end.code == SIGKILL:
+        return "killed from outside (by a person, the engine or the system); the same command goes on"
+    if end.code == SIGTERM:
+        return "stopped from outside; the same command goes on"
+    if end.code in CANNOT_START:
+        return f"exit {end.code}: the image has no bash, or the command is not in it"
+    if end.code == DEVICE_TAKEN:
+        return "its GPU was taken by another job meanwhile"
+    return f"exit {end.code}"
+
+
+def _tail(last_lines: str) -> str:
+    lines = last_lines.strip().splitlines()[-LAST_LINES:]
+    return "".join(["; last lines:\n", *(f"  {line}\n" for line in lines)]) if lines else "; "
+
+
+def _log(spec: JobSpec) -> str:
+    return f"log: {', '.join(spec.logs)}" if spec.logs else "it keeps no log"

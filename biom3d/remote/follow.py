@@ -1,0 +1,112 @@
+"""Follows a container: its log lines as they come, then its end; asked again, it goes on where it broke off."""
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from biom3d.errors import Biom3dError, ContainerError, LostConnection
+from biom3d.remote.container import GRACE_S, LAST_LINES, SIGKILL, End, read_end
+from biom3d.remote.engine import translated
+from biom3d.remote.host import Host, Say
+
+if TYPE_CHECKING:
+    from docker.models.containers import Container
+
+REMOVED = End(SIGKILL, is_out_of_memory=False)
+LINE_LIMIT = 2000  # characters of a line that are shown
+
+
+class Follower:
+    """Shows the log of one container and waits for its end; `last_lines` are kept for the report of a failure."""
+
+    def __init__(self, host: Host, name: str, say: Say) -> None:
+        self._host, self._name, self._say = host, name, say
+        self._seen = ""  # the engine's time stamp of the last line shown
+        self._lines: deque[str] = deque(maxlen=LAST_LINES)
+
+    @property
+    def last_lines(self) -> str:
+        """Return the last lines of the log, as far as they were read."""
+        return "\n".join(self._lines)
+
+    def wait(self, stop: threading.Event) -> End:
+        """Return how the container ended; with `stop` set it is asked to end, and killed when it does not."""
+        ended: list[End | Biom3dError] = []
+        over = threading.Event()
+
+        def watch() -> None:
+            try:
+                with translated(self._host.name, f"for the log of {self._name}"):
+                    ended.append(self._watch())
+            except Biom3dError as error:
+                ended.append(error)
+            finally:
+                over.set()
+
+        threading.Thread(target=watch, name=f"follow {self._name}", daemon=True).start()
+        while not over.wait(0.1):
+            if stop.is_set():
+                self._ask_to_stop()
+                over.wait(2 * GRACE_S)
+                break
+        if not ended:
+            raise ContainerError(f"{self._host.name}: container {self._name} does not stop; look at: docker ps")
+        if isinstance(ended[0], Biom3dError):
+            raise ended[0]
+        return ended[0]
+
+    def _ask_to_stop(self) -> None:
+        with suppress(ContainerError), translated(self._host.name, f"to stop {self._name}"):
+            self._container().stop(timeout=GRACE_S)
+
+    def _watch(self) -> End:
+        """Read lines until the container has ended."""
+        import docker.errors
+
+        try:
+            container = self._container()
+            for line in self._read_lines(container):
+                self._lines.append(line)
+                self._say(line)
+            end = read_end(container)
+        except docker.errors.NotFound:  # somebody has removed it
+            return REMOVED
+        if end is None:
+            raise LostConnection(f"{self._host.name}: the log of {self._name} broke off")
+        return end
+
+    def _container(self) -> "Container":
+        return self._host.engine().containers.get(self._name)
+
+    def _read_lines(self, container: "Container") -> Iterator[str]:
+        """Yield lines that were not yet seen, without the time stamp that tells so."""
+        since = {"since": _seconds(self._seen)} if self._seen else {}
+        stream = container.logs(stream=True, follow=True, timestamps=True, **since)
+        for raw in split_lines(stream):
+            stamp, _, text = raw.partition(b" ")
+            moment = stamp.decode("ascii", "replace")
+            if moment > self._seen:
+                self._seen = moment
+                # A progress bar rewrites its line; its last state is what counts.
+                yield text.rstrip(b"\r").rpartition(b"\r")[2].decode("utf-8", "replace")[:LINE_LIMIT]
+
+
+def split_lines(chunks: Iterator[bytes], limit: int = 2**20) -> Iterator[bytes]:
+    """Yield lines without their end from chunks cut anywhere; a line longer than `limit` bytes comes in parts."""
+    rest = b""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from lines
+        if len(rest) > limit:
+            yield rest
+            rest = b""
+    if rest:
+        yield rest
+
+
+def _seconds(stamp: str) -> float:
+    """Return the engine's time stamp as seconds, a little early: nanoseconds are cut, and seen lines are dropped."""
+    return datetime.fromisoformat(stamp[:26].rstrip("Z") + "+00:00").timestamp() - 0.001

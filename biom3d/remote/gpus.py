@@ -1,0 +1,42 @@
+"""GPU leases: one `flock` per device on the host, held by the job's own supervisor, so it ends with the job.
+
+The kernel keeps the lock: it is right between several users, several clients and after any of them was killed. We
+only choose devices that look free; the job's `run.sh` takes the locks, and ends with DEVICE_TAKEN if it comes too late.
+"""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from biom3d.errors import HostError
+from biom3d.remote.host import Host
+
+# The same for all users of the host, so not below anybody's folder. Files there are read-only to others but lockable.
+LEASES = PurePosixPath("/tmp/biom3d-gpus")
+
+
+def find_devices(host: Host) -> tuple[str, ...]:
+    """Return the numbers of the host's NVIDIA GPUs, as nvidia-smi counts them; none if it has no such command."""
+    done = host.run("command -v nvidia-smi >/dev/null || exit 0; nvidia-smi --query-gpu=index --format=csv,noheader")
+    if done.code:
+        reason = (done.err or done.out).decode(errors="replace").strip()
+        raise HostError(f"{host.name}: nvidia-smi failed ({reason}); is the driver loaded there?")
+    return tuple(line.strip() for line in done.out.decode().splitlines() if line.strip())
+
+
+def find_free(host: Host, devices: Sequence[str]) -> tuple[str, ...]:
+    """Return those of `devices` that nobody has leased at this moment."""
+    folder = shlex.quote(str(LEASES))
+    # Made by whoever comes first; the sticky bit keeps others from removing what they do not own.
+    line = (
+        f"[ -d {folder} ] || (umask 0 && mkdir -m 1777 {folder}) 2>/dev/null; cd {folder} || exit;"
+        f" for device in {shlex.join(devices)}; do [ -e $device ] || (umask 0333 && : >$device) 2>/dev/null;"
+        " flock --nonblock $device true <$device && echo $device; done; true"
+    )
+    done = host.run(line)
+    if done.code:
+        raise HostError(
+            f"{host.name}: cannot lease GPUs in {LEASES}: {done.err.decode(errors='replace').strip()};"
+            " the host needs 'flock' (util-linux) and a folder there that all may use"
+        )
+    return tuple(done.out.decode().split())

@@ -1,0 +1,107 @@
+"""The seam between a job and the machine that runs it: what a host can do.
+
+Two implementations, `local.LocalHost` and `ssh.SSHHost`, pass the same tests (tests/remote/test_host.py).
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import docker
+
+Say = Callable[[str], None]  # takes a line for the person who waits
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command that has ended."""
+
+    code: int
+    out: bytes
+    err: bytes
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file that a job reads.
+
+    `name` is where the job finds it: a path relative to its working folder, or an absolute one. `source` is the file
+    here, on the client. `key` says which content it has: equal keys, equal content. `size` is in bytes.
+    """
+
+    name: str
+    source: Path
+    key: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A file or folder of the host that the job's container sees at `target`."""
+
+    source: PurePosixPath
+    target: PurePosixPath
+    read_only: bool = True
+
+
+class Host(Protocol):
+    """A machine that runs jobs. All methods may be called from several threads."""
+
+    name: str  # for messages
+    root: PurePosixPath  # our folder on the host; jobs/ID/ are the jobs' own folders, with work/ in it
+
+    def run(self, command: str, *, stdin: bytes = b"", timeout_s: float | None = None) -> Finished:
+        """Run a line of POSIX shell on the host; HostError if the host cannot be asked."""
+        ...
+
+    def engine(self) -> "docker.DockerClient":
+        """Return a client of the host's container engine; ContainerError if there is none or it refuses."""
+        ...
+
+    def user(self) -> tuple[int, int]:
+        """Return uid and gid of our account on the host."""
+        ...
+
+    def free_bytes(self) -> int:
+        """Return the free space of the file system that holds `root`."""
+        ...
+
+    def identify(self, inputs: Iterable[tuple[str, Path]]) -> tuple[Entry, ...]:
+        """Return an entry for every file of `inputs` (name for the job, path here); folders are walked.
+
+        DataError for what is not there. Sorted by name.
+        """
+        ...
+
+    def stage(self, folder: PurePosixPath, entries: Sequence[Entry], say: Say) -> tuple[Mount, ...]:
+        """Make the entries readable by the job that works in `folder`; nothing is sent that is there already.
+
+        Afterwards an entry is at `folder`/work/NAME, or one of the mounts returned brings it there. Entries with an
+        absolute name always come by a mount.
+        """
+        ...
+
+    def write(self, path: PurePosixPath, content: bytes) -> None:
+        """Write a small file on the host, atomically; folders are made."""
+        ...
+
+    def read(self, path: PurePosixPath) -> bytes | None:
+        """Return the content of a small file on the host, None if it is not there."""
+        ...
+
+    def collect(self, folder: PurePosixPath, outputs: Sequence[tuple[str, Path]], say: Say) -> tuple[str, ...]:
+        """Bring files and folders from `folder`/work/NAME to their places here; each replaces the old one when whole.
+
+        Return the names that do not exist on the host; the others have arrived, verified.
+        """
+        ...
+
+    def remove(self, folder: PurePosixPath) -> None:
+        """Remove a job's folder on the host; nothing happens if it is not there."""
+        ...
+
+    def close(self) -> None:
+        """End connections; jobs go on."""
+        ...

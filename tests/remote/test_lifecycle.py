@@ -1,0 +1,305 @@
+"""The life of a job on a real container engine: what it may do, how it fails, and that nothing is lost or run twice."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from biom3d.errors import Biom3dError, ContainerError, HostError, JobError
+from biom3d.remote.container import LABEL
+from biom3d.remote.job import Command, JobSpec, Resources, job_name
+from biom3d.remote.lifecycle import Runner
+from biom3d.remote.local import LocalHost
+
+pytestmark = pytest.mark.system
+
+
+class Bench:
+    """A working folder with a runner; `lines` are what the jobs said."""
+
+    def __init__(self, folder: Path, image: str) -> None:
+        self.folder, self.image = folder, image
+        self.host = LocalHost(folder / ".biom3d")
+        self.runner = Runner(self.host)
+        self.lines: list[str] = []
+        self.stop = threading.Event()
+
+    def spec(self, shell: str, outputs: str = "out", inputs: str = "", **changes: object) -> JobSpec:
+        names = tuple(inputs.split())
+        command = Command("rule", shell, makes=tuple(outputs.split()))
+        files = tuple((job_name(name), self.folder / name) for name in names)
+        spec = JobSpec(self.folder.name, (command,), self.image, files, tuple(outputs.split()))
+        return replace(spec, **{"resources": Resources(mem_mb=200), **changes})
+
+    def run(self, shell: str, *args: str, **changes: object) -> str:
+        return self.runner.run(self.spec(shell, *args, **changes), self.folder, self.lines.append, self.stop)
+
+    def text(self, name: str = "out") -> str:
+        return (self.folder / name).read_text()
+
+    def containers(self) -> list:
+        every = self.host.engine().containers.list(all=True, filters={"label": LABEL}, ignore_removed=True)
+        return [one for one in every if one.labels[f"{LABEL}.name"] == self.folder.name]
+
+    def wait_for_container(self, seconds: float = 30) -> object:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            running = [one for one in self.containers() if one.status == "running"]
+            if running:
+                return running[0]
+            time.sleep(0.05)
+        raise AssertionError("no container runs")
+
+
+@pytest.fixture
+def bench(tmp_path: Path, base_image: str) -> Iterator[Bench]:
+    bench = Bench(tmp_path, base_image)
+    yield bench
+    for container in bench.containers():
+        container.remove(force=True)
+    bench.host.close()
+
+
+def wait_for(path: Path, seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end, f"{path} does not appear"
+        time.sleep(0.02)
+
+
+def in_thread(bench: Bench, shell: str) -> tuple[threading.Thread, list[Biom3dError]]:
+    errors: list[Biom3dError] = []
+
+    def work() -> None:
+        try:
+            bench.run(shell)
+        except Biom3dError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread, errors
+
+
+def test_a_job_reads_its_inputs_and_leaves_its_outputs_and_nothing_else(bench):
+    (bench.folder / "in").mkdir()
+    (bench.folder / "in/a.txt").write_text("hello")
+    bench.run("cat in/a.txt > out; touch other", "out", "in")
+    assert bench.text() == "hello"
+    assert not (bench.folder / "other").exists()
+    assert bench.containers() == []
+    assert list((bench.folder / ".biom3d/jobs").iterdir()) == []
+
+
+def test_log_lines_are_shown_whatever_bytes_they_have(bench):
+    bench.run(r"printf 'one\n\377\xfe bad\nbar 1%%\rbar 2%%\n' | tee out")
+    assert [line for line in bench.lines if "started" not in line] == ["one", "\ufffd\ufffd bad", "bar 2%"]
+
+
+@pytest.mark.parametrize("shell", ["echo x >> in.txt", "touch /etc/x", "touch /usr/x"])
+def test_a_job_can_write_only_below_its_folder(bench, shell):
+    (bench.folder / "in.txt").write_text("mine")
+    with pytest.raises(JobError, match="exit 1"):
+        bench.run(shell, "out", "in.txt")
+    assert bench.text("in.txt") == "mine"
+
+
+def test_a_job_has_no_network_and_no_privilege(bench):
+    bench.run("ls /sys/class/net > out; grep -E 'CapEff|NoNewPrivs' /proc/self/status >> out")
+    assert bench.text().split() == ["lo", "CapEff:", "0" * 16, "NoNewPrivs:", "1"]
+
+
+def test_cores_and_memory_are_limited(bench):
+    limits = "memory/memory.limit_in_bytes", "memory.max"
+    bench.run("cat " + " ".join(f"/sys/fs/cgroup/{name}" for name in limits) + " 2>/dev/null > out || true")
+    assert int(bench.text()) == 200 * 2**20
+
+
+def test_files_with_hostile_names_come_and_go(bench):
+    names = ["a b", "it's", 'say "x"', "$HOME", "[1]*?", "-rf", "ü ﷽", "new\nline", ".hidden", "a:b"]
+    for name in names:
+        (bench.folder / name).write_text(name)
+    inputs = tuple((name, bench.folder / name) for name in names)
+    command = Command("copy", 'mkdir -p made; for f in * .hidden; do [ -f "./$f" ] && cp -- "$f" "made/$f"; done; true')
+    spec = JobSpec("names", (command,), bench.image, inputs, tuple(f"made/{name}" for name in names))
+    bench.runner.run(spec, bench.folder, bench.lines.append, bench.stop)
+    assert {path.name: path.read_text() for path in (bench.folder / "made").iterdir()} == {name: name for name in names}
+
+
+def test_a_failure_tells_code_last_lines_and_log_and_brings_the_log(bench):
+    with pytest.raises(JobError, match=r"(?s)exit 3; last lines:\n  no such voxel\n; log: job\.log|log: job\.log"):
+        bench.run("echo no such voxel | tee job.log >&2; exit 3", logs=("job.log",))
+    assert bench.text("job.log") == "no such voxel\n"
+    assert bench.containers() == []
+
+
+def test_a_failed_job_goes_on_in_its_folder(bench):
+    shell = "if [ -e half ]; then mv half out; else echo half > half; exit 1; fi"
+    with pytest.raises(JobError):
+        bench.run(shell)
+    bench.run(shell)
+    assert bench.text() == "half\n"
+
+
+def test_an_output_is_replaced_only_by_a_whole_one(bench):
+    (bench.folder / "out").write_text("old")
+    with pytest.raises(JobError):
+        bench.run("echo new > out; exit 1")
+    assert bench.text() == "old"
+
+
+def test_a_missing_output_is_an_error_though_the_job_ended_well(bench):
+    with pytest.raises(JobError, match="ended well but did not make 'out'"):
+        bench.run("true")
+
+
+def test_running_out_of_memory_is_told_as_such(bench):
+    with pytest.raises(JobError, match=r"out of memory: it may use 200 MB.*--set-resources rule:mem_mb=400"):
+        bench.run("python3 -c 'x = bytearray(400 << 20)'")
+
+
+def test_an_image_that_is_not_there_is_never_pulled(bench):
+    with pytest.raises(ContainerError, match=r"image 'nobody/nothing:1' is not there; build it: biom3d images build"):
+        bench.run("true", image="nobody/nothing:1")
+
+
+def test_an_engine_that_does_not_answer_is_told(tmp_path):
+    with pytest.raises(ContainerError, match="no container engine answers"):
+        LocalHost(tmp_path, str(tmp_path / "no.sock")).engine()
+
+
+def test_too_little_disk_is_told_before_anything_starts(bench):
+    with pytest.raises(HostError, match="MB free"):
+        bench.runner.run(
+            replace(bench.spec("true"), resources=Resources(disk_mb=10**9)), bench.folder, print, bench.stop
+        )
+
+
+def test_a_container_killed_by_hand_is_started_again(bench):
+    thread, errors = in_thread(bench, "if [ -e second ]; then touch out; else touch second; sleep 60; fi")
+    container = bench.wait_for_container()
+    wait_for(bench.folder / ".biom3d/jobs" / container.labels[LABEL] / "work/second")
+    container.kill()
+    thread.join(60)
+    assert errors == []
+    assert (bench.folder / "out").exists()
+
+
+def test_stopping_ends_the_container_and_the_next_run_goes_on(bench):
+    shell = "if [ -e begun ]; then touch out; else touch begun; sleep 60; fi"
+    thread, errors = in_thread(bench, shell)
+    container = bench.wait_for_container()
+    wait_for(bench.folder / ".biom3d/jobs" / container.labels[LABEL] / "work/begun")
+    bench.stop.set()
+    thread.join(60)
+    assert "stopped; the same command goes on" in str(errors[0])
+    assert bench.containers() == []
+    bench.stop.clear()
+    bench.run(shell)
+    assert (bench.folder / "out").exists()
+
+
+CLIENT = """
+import sys, threading
+from pathlib import Path
+sys.path.insert(0, sys.argv[4])
+from tests.remote.test_lifecycle import Bench
+Bench(Path(sys.argv[1]), sys.argv[2]).run(sys.argv[3])
+"""
+
+
+def start_client(bench: Bench, shell: str) -> subprocess.Popen:
+    arguments = [str(bench.folder), bench.image, shell, str(Path(__file__).parents[2])]
+    return subprocess.Popen([sys.executable, "-c", CLIENT, *arguments], stdout=subprocess.DEVNULL)
+
+
+def test_a_job_survives_its_client_and_is_adopted(bench):
+    shell = "echo run >> runs; while [ ! -e go ]; do sleep 0.05; done; cp runs out"
+    client = start_client(bench, shell)
+    container = bench.wait_for_container()
+    client.send_signal(signal.SIGKILL)
+    client.wait()
+    thread, errors = in_thread(bench, shell)
+    work = bench.folder / ".biom3d/jobs" / container.labels[LABEL] / "work"
+    (work / "go").touch()
+    thread.join(60)
+    assert errors == []
+    assert bench.text() == "run\n"
+    assert bench.containers() == []
+
+
+@pytest.mark.parametrize("moment_s", [0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.2])
+def test_a_client_killed_at_any_moment_costs_nothing(bench, moment_s):
+    """The result is that of one undisturbed run; the job has not run again after it succeeded."""
+    shell = "echo run >> runs; sleep 0.4; cp runs out"
+    client = start_client(bench, shell)
+    time.sleep(moment_s)  # not a wait for something: the moment of the kill
+    client.send_signal(signal.SIGKILL)
+    client.wait()
+    bench.run(shell)
+    assert bench.text() == "run\n"
+    assert bench.containers() == []
+
+
+def test_a_container_removed_by_hand_is_made_again(bench):
+    thread, errors = in_thread(bench, "if [ -e second ]; then touch out; else touch second; sleep 60; fi")
+    container = bench.wait_for_container()
+    wait_for(bench.folder / ".biom3d/jobs" / container.labels[LABEL] / "work/second")
+    container.remove(force=True)
+    thread.join(60)
+    assert errors == []
+    assert (bench.folder / "out").exists()
+
+
+def test_jobs_wait_until_the_host_has_cores_for_them(bench):
+    cores = bench.host.engine().info()["NCPU"]
+    shell = "date +%s.%N > {0}; sleep 0.3; date +%s.%N >> {0}"
+    threads = []
+    for name in ("a", "b"):
+        spec = replace(bench.spec(shell.format(name), name), resources=Resources(threads=cores), name=bench.folder.name)
+        arguments = (spec, bench.folder, bench.lines.append, bench.stop)
+        threads.append(threading.Thread(target=bench.runner.run, args=arguments))
+        threads[-1].start()
+    for thread in threads:
+        thread.join(60)
+    (_, end), (begin, _) = sorted([float(x) for x in bench.text(name).split()] for name in ("a", "b"))
+    assert end <= begin
+    assert any(line.startswith("waiting: ") and "cores wanted" in line for line in bench.lines)
+
+
+def test_a_very_long_log_is_no_burden(bench):
+    bench.run("seq 300000; touch out")
+    assert sum(line.isdigit() for line in bench.lines) == 300000
+
+
+def as_somebody_else(bench: Bench, group: int) -> None:
+    os.setgroups([group])
+    os.setegid(12345)
+    os.seteuid(12345)
+    bench.run("mkdir out; id -u > out/uid")
+
+
+def test_files_belong_to_the_caller(bench):
+    """Made by a process of another account, that may use the engine; no file of root appears."""
+    bench.folder.chmod(0o777)
+    for parent in bench.folder.parents[:2]:
+        parent.chmod(0o755)
+    bench.host.engine().ping()  # all modules are loaded; the other account may not read ours
+    bench.host.close()
+    client = multiprocessing.get_context("fork").Process(
+        target=as_somebody_else, args=(bench, Path("/var/run/docker.sock").stat().st_gid)
+    )
+    client.start()
+    client.join(60)
+    assert client.exitcode == 0
+    assert bench.text("out/uid").strip() == "12345"
+    made = [*(bench.folder / "out").rglob("*"), *(bench.folder / ".biom3d").rglob("*")]
+    assert {path.lstat().st_uid for path in made} == {12345}

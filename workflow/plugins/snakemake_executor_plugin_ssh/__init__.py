@@ -1,0 +1,143 @@
+"""Snakemake executor: jobs run in containers, on this machine (`host: local`) or on a host reached by SSH.
+
+A shim: it translates Snakemake jobs into `biom3d.remote.job.JobSpec`, has `biom3d.remote` run them, and translates
+what happens back. Snakemake imports this package at every start, so its top level imports interface packages only.
+No postponed annotations here: Snakemake reads the types of the settings.
+"""
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+from snakemake_interface_common.exceptions import WorkflowError
+from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
+from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
+from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
+from snakemake_interface_executor_plugins.settings import CommonSettings, ExecutorSettingsBase
+
+LOOK_EVERY_S = 0.2  # how soon Snakemake learns that a job has ended; looking costs nothing
+
+
+@dataclass
+class ExecutorSettings(ExecutorSettingsBase):
+    """Each is an option `--ssh-NAME` and a profile key `ssh-NAME`."""
+
+    host: Optional[str] = field(
+        default="local",
+        metadata={"help": "Where jobs run: 'local' (this machine, without SSH), a name of ~/.ssh/config, an address"},
+    )
+    image: Optional[str] = field(
+        default=None,
+        metadata={"help": "Image for rules without a `container:` of their own"},
+    )
+    gpus: Optional[str] = field(
+        default=None,
+        metadata={"help": "GPUs that jobs may use, as nvidia-smi counts them, separated by commas (default: all)"},
+    )
+    engine_socket: Optional[str] = field(
+        default=None,
+        metadata={"help": "Socket of the container engine, such as Podman's (default: DOCKER_HOST, then Docker's own)"},
+    )
+
+
+common_settings = CommonSettings(
+    non_local_exec=True,
+    implies_no_shared_fs=True,
+    job_deploy_sources=False,
+    pass_default_storage_provider_args=False,
+    pass_default_resources_args=False,
+    auto_deploy_default_storage_provider=False,
+    can_transfer_local_files=True,
+)
+
+
+class Executor(RemoteExecutor):
+    """Runs each job in a thread of its own, which lives as long as the job does."""
+
+    def __post_init__(self) -> None:
+        from snakemake_executor_plugin_ssh.translate import lock, make_runner
+
+        self._stop = threading.Event()
+        self._threads: list[_Running] = []
+        try:
+            self._lock = lock(Path.cwd())
+            self._runner = make_runner(self.workflow.executor_settings, Path.cwd())
+        except Exception as error:
+            raise as_workflow_error(error) from None
+
+    def run_job(self, job: JobExecutorInterface) -> None:
+        """Translate the job and start its thread."""
+        from snakemake_executor_plugin_ssh.translate import translate_job
+
+        try:
+            spec = translate_job(job, self.workflow.executor_settings.image)
+        except Exception as error:
+            raise as_workflow_error(error) from None
+        running = _Running(self._runner, spec, self._stop, self.logger)
+        self._threads.append(running)
+        running.start()
+        self.report_job_submission(SubmittedJobInfo(job, aux={"running": running}))
+
+    async def check_active_jobs(self, active_jobs: list[SubmittedJobInfo]) -> AsyncGenerator[SubmittedJobInfo, None]:
+        """Report what has ended; yield what runs."""
+        for info in active_jobs:
+            running = (info.aux or {})["running"]
+            if running.is_alive():
+                yield info
+            elif running.error is None:
+                self.report_job_success(info)
+            else:
+                self.report_job_error(info, msg=str(running.error))
+
+    async def sleep(self) -> None:
+        """Wait between two looks; Snakemake's own pause is meant for clusters that must be asked."""
+        await asyncio.sleep(LOOK_EVERY_S)
+
+    def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
+        """Ask all containers to stop, and wait until they have."""
+        self._stop.set()
+        if any(running.is_alive() for running in self._threads):
+            self.logger.info("stopping the running jobs; the same command goes on later")
+        for running in self._threads:
+            running.join()
+
+    def shutdown(self) -> None:
+        """End the connection."""
+        super().shutdown()
+        self._runner.host.close()
+        self._lock.close()
+
+    def print_job_error(self, job_info: SubmittedJobInfo, msg: Optional[str] = None, **kwargs: Any) -> None:
+        """Print what happened; Snakemake's own version points to a cluster's log, which there is not."""
+        if job_info.job.is_group():
+            self.logger.error(msg)  # of a group Snakemake prints the jobs only
+        job_info.job.log_error(msg, **kwargs)
+
+
+class _Running(threading.Thread):
+    """One job on its way; `error` is what it ended with, if it failed."""
+
+    def __init__(self, runner: Any, spec: Any, stop: threading.Event, logger: Any) -> None:
+        super().__init__(name=spec.name, daemon=True)
+        self.error: Optional[BaseException] = None
+        self._runner, self._spec, self._stop_event, self._logger = runner, spec, stop, logger
+
+    def run(self) -> None:
+        """Run the job from beginning to end."""
+        try:
+            self._runner.run(self._spec, Path.cwd(), self._say, self._stop_event)
+        except Exception as error:
+            self.error = error
+
+    def _say(self, line: str) -> None:
+        self._logger.info(f"[{self._spec.name}] {line}")
+
+
+def as_workflow_error(error: Exception) -> Exception:
+    """Return our errors as Snakemake's, which it prints without a traceback; others as they are."""
+    from biom3d.errors import Biom3dError
+
+    return WorkflowError(str(error)) if isinstance(error, Biom3dError) else error

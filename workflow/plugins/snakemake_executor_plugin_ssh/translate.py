@@ -1,0 +1,144 @@
+"""Snakemake's words -> ours: settings to a host, a job or a group of jobs to a `JobSpec`."""
+
+import fcntl
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from biom3d.errors import ConfigError
+from biom3d.remote.host import Host
+from biom3d.remote.job import Command, JobSpec, Resources, job_name, output_name
+from biom3d.remote.lifecycle import Runner
+from biom3d.remote.local import LocalHost
+
+FOLDER = Path(".snakemake", "biom3d")  # on the file system of the outputs, and nobody's data
+
+
+def make_runner(settings: Any, workdir: Path) -> Runner:
+    """Return what runs jobs on the host that the settings name."""
+    devices = tuple(part.strip() for part in settings.gpus.split(",")) if settings.gpus else None
+    return Runner(make_host(settings, workdir), devices)
+
+
+def make_host(settings: Any, workdir: Path) -> Host:
+    """Return the host; nothing is connected yet."""
+    if settings.host in (None, "local"):
+        return LocalHost(workdir / FOLDER, settings.engine_socket)
+    raise ConfigError(f"host '{settings.host}': only 'local' is there yet")
+
+
+def lock(workdir: Path) -> IO[str]:
+    """Lock the working folder for one client at a time, until the file returned is closed or we die.
+
+    Snakemake's own lock outlives a killed Snakemake, which would then not go on by itself; so profiles say `nolock`.
+    """
+    folder = workdir / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    file = open(folder / "lock", "a")  # noqa: SIM115 - stays open as long as it locks
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise ConfigError(f"another Snakemake works in '{workdir}'; wait until it has ended, or stop it") from None
+    return file
+
+
+def translate_job(job: Any, default_image: str | None) -> JobSpec:
+    """Return the job, or the group of jobs in their order, as one `JobSpec`.
+
+    What only members of a group read, and Snakemake would remove afterwards, is no output: it stays where it is made.
+    """
+    members = [member for level in job.toposorted for member in level] if job.is_group() else [job]
+    for member in members:
+        _refuse_unsupported(member)
+    made = {str(file) for member in members for file in member.output}
+    inputs = dict.fromkeys(str(file) for member in members for file in member.input if str(file) not in made)
+    return JobSpec(
+        name=_name(job, members),
+        commands=tuple(_command(member) for member in members),
+        image=_image(members, default_image),
+        inputs=tuple((job_name(path), Path(path)) for path in inputs),
+        outputs=tuple(output_name(str(file)) for member in members for file in _wanted(member, members)),
+        logs=tuple(output_name(str(file)) for member in members for file in member.log),
+        resources=_resources(members),
+    )
+
+
+def _wanted(member: Any, members: Sequence[Any]) -> Iterable[Any]:
+    """Return what must come back of a member's products: all but temporary files of the group."""
+    users = member.dag.depending[member]
+    outside = {str(file) for user, files in users.items() if user not in members for file in files}
+    inside = {str(file) for user, files in users.items() if user in members for file in files}
+    for file in member.output:
+        is_inner = _has_flag(file, "temp") and str(file) in inside and str(file) not in outside
+        if not is_inner:
+            yield file
+    if member.benchmark:
+        yield member.benchmark
+
+
+def _command(member: Any) -> Command:
+    benchmark = output_name(str(member.benchmark)) if member.benchmark else None
+    return Command(
+        rule=member.rule.name,
+        shell=member.shellcmd,
+        threads=int(member.threads),
+        benchmark=benchmark,
+        makes=tuple(output_name(str(file)) for file in [*member.output, *member.log]),
+        touch=tuple(output_name(str(file)) for file in member.output if _has_flag(file, "touch")),
+    )
+
+
+def _resources(members: Sequence[Any]) -> Resources:
+    """Return what the whole group needs: its members run one after the other."""
+    return Resources(
+        threads=max(int(member.threads) for member in members),
+        mem_mb=max(_number(member, "mem_mb") for member in members),
+        runtime_min=_runtime(members),
+        disk_mb=max(_number(member, "disk_mb") for member in members),
+        gpus=max(_number(member, "gpu") for member in members),
+    )
+
+
+def _runtime(members: Sequence[Any]) -> int:
+    """Return the sum of the members' time limits; one without a limit leaves the group without."""
+    limits = [_number(member, "runtime") for member in members]
+    return sum(limits) if all(limits) else 0
+
+
+def _number(member: Any, resource: str) -> int:
+    value = member.resources.get(resource, 0)
+    return int(value) if isinstance(value, int | float) else 0
+
+
+def _image(members: Sequence[Any], default: str | None) -> str:
+    images = {member.container_img_url or default for member in members}
+    rules = ", ".join(sorted({member.rule.name for member in members}))
+    if len(images) > 1:
+        raise ConfigError(f"rules {rules} form one group and so need one image; they name {len(images)}")
+    image = images.pop()
+    if not image:
+        raise ConfigError(f"rule {rules} has no image; give it a `container:`, or a default: --ssh-image IMAGE")
+    return str(image).removeprefix("docker://")
+
+
+def _refuse_unsupported(member: Any) -> None:
+    name = member.rule.name
+    if not member.is_shell and not member.is_norun:
+        raise ConfigError(
+            f"rule {name} has a script, run, notebook or wrapper, which needs Snakemake where it runs;"
+            f" make it a shell: rule, or let it run here: localrules: {name}"
+        )
+    if member.is_shadow or any(_has_flag(file, flag) for file in member.output for flag in ("pipe", "service")):
+        raise ConfigError(f"rule {name}: shadow folders, pipes and services work only here; add: localrules: {name}")
+
+
+def _has_flag(file: Any, flag: str) -> bool:
+    return bool(getattr(file, "flags", {}).get(flag))
+
+
+def _name(job: Any, members: Sequence[Any]) -> str:
+    """Return what people call the job: the group's name, else rule and wildcards."""
+    if job.is_group():
+        return str(job.groupid)
+    wildcards = " ".join(str(value) for value in members[0].wildcards_dict.values())
+    return f"{members[0].rule.name} {wildcards}".strip()
