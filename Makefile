@@ -24,11 +24,11 @@ STAMP := .venv/.ready-$(TORCH)-$(shell sha256sum < requirements/$(TORCH).lock | 
 # The rules call `python -m biom3d.<step>`: the python of .venv.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo report test lint bench lock clean
+.PHONY: help setup demo report test test-upstream lint bench lock clean
 
 help:  ## list what can be made
 	echo "make TARGET [TORCH=cpu|cuda] [PYTHON=python3.12]"
-	sed -nE 's/^([a-z]+):[^#]*## (.*)/  \1\t\2/p' Makefile | expand -t 12
+	sed -nE 's/^([a-z-]+):[^#]*## (.*)/  \1\t\2/p' Makefile | expand -t 18
 
 setup: .venv/.installed  ## make the environment .venv from the lock file; TORCH=cuda for NVIDIA GPUs
 
@@ -64,6 +64,9 @@ test: lint  ## run all checks and all tests, as CI does; installs what they need
 	bash requirements/system.sh
 	$(PY) -m pytest
 
+test-upstream: setup  ## exchange models and data with the real Biom3d 0.1.2, both ways, and print the agreement
+	$(PY) tests/upstream_exchange/exchange.py
+
 lint: setup  ## check style, types and the workflow
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -72,6 +75,7 @@ lint: setup  ## check style, types and the workflow
 	MYPYPATH=containers/upstream $(BIN)/mypy --package biom3d_upstream
 	$(BIN)/snakefmt --check workflow
 	$(PY) -m snakemake --lint
+	$(PY) tests/upstream_exchange/table.py --check
 
 bench: setup  ## measure time and memory of every step; prints a table and puts it into bench/README.md
 	$(PY) bench/steps.py --keep

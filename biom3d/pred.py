@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from biom3d.cli import run_step, step_parser
+from biom3d.compat.options import add_foreign_options, answer_foreign_options
 from biom3d.config import SpacingUm
 from biom3d.errors import ConfigError, DataError
 from biom3d.events import Reporter
@@ -21,8 +22,12 @@ from biom3d.options import add_spacing_option, add_threads_option, spacing_from
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
-    from biom3d.io import LazyVolume
+    from biom3d.config import Plan
+    from biom3d.io import Header, LazyVolume
+    from biom3d.models import UNet
+    from biom3d.prediction.biom3d import Scheme
     from biom3d.prediction.sliding import Predictor
 
 RECORD = ".biom3d-predictions.json"  # lists what this program wrote into a folder, and with which model
@@ -31,16 +36,33 @@ DESCRIPTION = """Segment images with a trained model.
   biom3d pred --log logs/nuclei/fold_0 --path_in images/ --path_out predictions/
 
 Several model folders after --log are averaged (an ensemble, such as all folds of one training). A zip made by
-`biom3d export model` works too. Label volumes get the names, format and voxel spacing of the images."""
+`biom3d export model` works too, and so does a folder trained by Biom3d 0.1.2, whose result is that of Biom3d. Label
+volumes get the names, format and voxel spacing of the images."""
 
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """How a folder is predicted. `mirror` averages all mirrored views; `keep` is a name in `postprocess.KEEP`."""
+    """How a folder is predicted.
+
+    `mirror` averages all mirrored views; `keep` is a name in `postprocess.KEEP`; `windows` is "own" or "biom3d", None:
+    as the program that made the model. A model of Biom3d may itself ask for mirrored views, which `plain` forbids,
+    and for a `keep`, which counts where none is given here.
+    """
 
     mirror: bool = False
     keep: str = "none"
     spacing_um: SpacingUm | None = None
+    windows: str | None = None
+    plain: bool = False
+
+
+@dataclass(frozen=True)
+class Model:
+    """Loaded networks and how to predict with them; with a `scheme` as Biom3d 0.1.2 does."""
+
+    predictor: "Predictor"
+    keep: str = "none"
+    scheme: "Scheme | None" = None
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -50,8 +72,8 @@ def build_parser() -> argparse.ArgumentParser:
         "-n",
         "--name",
         default="seg",
-        choices=["seg", "seg_multiple", "seg_single"],
-        help="kept for Biom3d's users",
+        metavar="NAME",
+        help="kept for Biom3d's users: seg, seg_multiple or seg_single, which do the same",
     )
     parser.add_argument("-l", "--log", nargs="+", required=True, metavar="RUN", help="model folder(s) or zip")
     parser.add_argument(
@@ -68,18 +90,22 @@ def build_parser() -> argparse.ArgumentParser:
         "--out_dir", metavar="DIR", help="write exactly here; DIR.partial holds the work until all is done"
     )
     parser.add_argument("--tta", action="store_true", help="average mirrored views: a little better, up to 8 x slower")
-    parser.add_argument("--no_tta", action="store_true", help="do not mirror (the default)")
+    parser.add_argument("--no_tta", action="store_true", help="do not mirror (the default, unless a Biom3d model does)")
     parser.add_argument(
         "--keep",
         default="none",
         choices=["none", "biggest", "big"],
         help="keep of each class: everything, the biggest object, or all but the small ones",
     )
+    parser.add_argument(
+        "--windows",
+        choices=["own", "biom3d"],
+        help="how a volume is covered: as biom3d-workflow does (faster), or exactly as Biom3d 0.1.2 (default: as the "
+        "program that trained the model)",
+    )
     add_spacing_option(parser)
     add_threads_option(parser)
-    parser.add_argument("-a", "--path_lab", "--dir_lab", help=argparse.SUPPRESS)
-    parser.add_argument("-e", "--eval_only", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--skip_preprocessing", action="store_true", help=argparse.SUPPRESS)
+    add_foreign_options(parser, "pred")
     return parser
 
 
@@ -87,15 +113,12 @@ def execute(args: argparse.Namespace, report: Reporter) -> None:
     """Predict all images that the options name."""
     from biom3d.training.device import prepare_cpu
 
-    if args.path_lab or args.eval_only:
-        raise ConfigError("pred only predicts; compare with the truth by `biom3d eval --path_pred ... --path_lab ...`")
-    if args.skip_preprocessing:
-        raise ConfigError("--skip_preprocessing is not offered; leave it out and give the raw images")
+    answer_foreign_options(args, "pred", report)
     if args.tta and args.no_tta:
         raise ConfigError("--tta and --no_tta contradict each other; give one of them")
     if (args.path_out is None) == (args.out_dir is None):
         raise ConfigError("give --path_out DIR (a sub-folder per model is made) or --out_dir DIR (exactly there)")
-    options = PredictOptions(args.tta, args.keep, spacing_from(args))
+    options = PredictOptions(args.tta, args.keep, spacing_from(args), args.windows, plain=args.no_tta)
     prepare_cpu(args.threads)
     with _model_folders(args.log) as runs:
         if args.out_dir is not None:
@@ -128,7 +151,7 @@ def predict_folder(
     paths = list_volumes(images)
     if folder.resolve() == (images if images.is_dir() else images.parent).resolve():
         raise DataError(f"'{folder}' is the folder of the images, which would be overwritten; choose another one")
-    predictor = load_predictor(runs, options.mirror)
+    model = load_model(runs, options)
     record = _open_record(folder, paths, _identity(runs, options), is_ours)
     write_json(folder / RECORD, record)  # also says which names are ours, should this process be killed
     problems = []
@@ -138,7 +161,7 @@ def predict_folder(
             report.info(f"{path.name}: done before")
             continue
         try:
-            seconds = _predict_file(predictor, path, folder / path.name, options, report)
+            seconds = _predict_file(model, path, folder / path.name, options, report)
         except (DataError, MemoryError) as error:
             reason = str(error) if isinstance(error, DataError) else f"out of memory: {error}"
             problems.append(reason if reason.startswith(f"'{path}'") else f"'{path}': {reason}")
@@ -153,49 +176,104 @@ def predict_folder(
         raise DataError(problems[0] if len(problems) == 1 else "\n  ".join([count, *problems]))
 
 
-def load_predictor(runs: Sequence[Path], mirror: bool) -> "Predictor":
+def load_model(runs: Sequence[Path], options: PredictOptions) -> Model:
     """Load the best weights of each model folder; their plans must agree on what the data look like."""
-    from biom3d.models import build_network
+    from biom3d.compat.model import read_model
+    from biom3d.prediction.biom3d import Scheme, full_precision
     from biom3d.prediction.sliding import Predictor
-    from biom3d.training.checkpoint import best_path, load_checkpoint, load_run_plan
     from biom3d.training.device import choose_device
-    from biom3d.training.loop import load_weights
 
     device = choose_device()
-    plans = [load_run_plan(run) for run in runs]
-    for key in ("num_classes", "num_channels", "is_2d", "patch_size", "spacing_um", "normalisation"):
-        values = [getattr(plan, key) for plan in plans]
+    as_biom3d = (options.windows or ("own" if _is_ours(runs[0]) else "biom3d")) == "biom3d"
+    plans = [_plan_of(run) for run in runs]
+    _refuse_unlike(runs, plans, ("num_classes", "num_channels", "is_2d", "patch_size", "spacing_um", "normalisation"))
+    models = [None if _is_ours(run) and not as_biom3d else read_model(run) for run in runs]
+    outputs = [model.num_outputs if model else plan.num_classes + 1 for model, plan in zip(models, plans, strict=True)]
+    networks = [_load_network(run, plan, n, device) for run, plan, n in zip(runs, plans, outputs, strict=True)]
+    first = models[0]
+    keep = first.keep if first and options.keep == "none" else options.keep
+    mirror = options.mirror or bool(first and first.mirror and not options.plain)
+    if not as_biom3d:
+        if not all(model is None or model.softmax for model in models):
+            raise ConfigError("this model scores no background (USE_SOFTMAX is False); give --windows biom3d")
+        return Model(Predictor(plans[0], networks, device, mirror), keep)
+    assert first is not None
+    schemes = [Scheme(m.spacing, m.clip, m.moments, m.softmax) for m in models if m is not None]
+    _refuse_unlike(runs, schemes, ("spacing", "clip", "moments", "softmax"))
+    return Model(Predictor(plans[0], networks, device, mirror, full_precision), keep, schemes[0])
+
+
+def _is_ours(run: Path) -> bool:
+    """Tell our model folders, whole or not, and what is none at all, from those of Biom3d."""
+    from biom3d.compat.read import read_biom3d_config
+    from biom3d.compat.write import OURS
+
+    config = run / "log" / "config.yaml"
+    if (run / "plan.yaml").exists() or not config.exists():
+        return True
+    return str(read_biom3d_config(config).get("TRAINED_ON_VERSION", "")).startswith(OURS)
+
+
+def _plan_of(run: Path) -> "Plan":
+    from biom3d.compat.model import read_model
+    from biom3d.training.checkpoint import load_run_plan
+
+    return load_run_plan(run) if _is_ours(run) else read_model(run).plan
+
+
+def _refuse_unlike(runs: Sequence[Path], facts: Sequence[Any], keys: Sequence[str]) -> None:
+    for key in keys:
+        values = [getattr(fact, key) for fact in facts]
         if any(value != values[0] for value in values):
             named = ", ".join(f"'{run}': {value}" for run, value in zip(runs, values, strict=True))
             raise DataError(f"these models cannot be averaged, {key} differs ({named}); give models of one plan")
-    networks = []
-    for run, plan in zip(runs, plans, strict=True):
-        network = build_network(plan)
-        path = best_path(run, plan.desc)
-        load_weights(network, load_checkpoint(path, device)["model"], str(path))
-        networks.append(network.to(device).eval())
-    return Predictor(plans[0], networks, device, mirror)
 
 
-def _predict_file(predictor: "Predictor", path: Path, target: Path, options: PredictOptions, report: Reporter) -> float:
+def _load_network(run: Path, plan: "Plan", outputs: int, device: "torch.device") -> "UNet":
+    """Return the network of a model folder with its best weights, ready to predict."""
+    from biom3d.models import UNet
+    from biom3d.training.checkpoint import best_path, load_checkpoint
+    from biom3d.training.loop import load_weights
+
+    path = best_path(run, plan.desc)
+    network = UNet(plan.num_channels, outputs, plan.num_pools, plan.width)
+    load_weights(network, load_checkpoint(path, device)["model"], str(path))
+    return network.to(device).eval()
+
+
+def _predict_file(model: Model, path: Path, target: Path, options: PredictOptions, report: Reporter) -> float:
     """Predict one image; labels lie on disk meanwhile, so that memory does not depend on the volume."""
     import time
 
     from biom3d.io import open_volume, write_labels
+    from biom3d.prediction.biom3d import predict_like_biom3d
     from biom3d.prediction.postprocess import KEEP
     from biom3d.prediction.sliding import predict_labels
 
     started = time.monotonic()
     try:
         with open_volume(path) as volume, scratch_folder(target.parent) as scratch:
-            shape, spacing = volume.header.shape[1:], options.spacing_um or volume.header.spacing_um
-            labels = _label_file(scratch / "labels.npy", shape, predictor.plan.num_classes)
+            header, predictor = volume.header, model.predictor
+            labels = _label_file(scratch / "labels.npy", header.shape[1:], predictor.plan.num_classes)
             finite = dataclasses.replace(volume, read=_finite_reader(volume))
-            predict_labels(predictor, finite, spacing, labels, report)
-            write_labels(target, KEEP[options.keep](labels), volume.header)
+            if model.scheme is None:
+                predict_labels(predictor, finite, options.spacing_um or header.spacing_um, labels, report)
+            else:
+                spacing = options.spacing_um or _stored_spacing(header)
+                predict_like_biom3d(predictor, model.scheme, finite, spacing, labels, report)
+            write_labels(target, KEEP[model.keep](labels), header)
     except OSError as error:
         raise output_error(target, error) from error
     return time.monotonic() - started
+
+
+def _stored_spacing(header: "Header") -> SpacingUm | None:
+    """Return the voxel size as the file has it, since Biom3d knows no units; NIfTI is read in mm."""
+    from biom3d.io.units import spacing_in_unit
+
+    if header.spacing_um is None:
+        return None
+    return spacing_in_unit(header.spacing_um, "mm" if "affine" in header.extra else header.unit)
 
 
 def _label_file(path: Path, shape: tuple[int, ...], num_classes: int) -> "np.ndarray":
@@ -266,12 +344,14 @@ def _open_record(folder: Path, images: Sequence[Path], identity: str, is_ours: b
 
 def _identity(runs: Sequence[Path], options: PredictOptions) -> str:
     """Return a hash of the weights and options that decide the result."""
-    from biom3d.training.checkpoint import best_path, load_run_plan
+    from biom3d.training.checkpoint import best_path
 
     digest = hashlib.sha256(repr(options).encode())
     for run in runs:
-        plan = load_run_plan(run)
+        plan = _plan_of(run)
         digest.update(repr((plan.patch_size, plan.spacing_um, plan.normalisation)).encode())
+        if (run / "log" / "config.yaml").is_file():
+            digest.update((run / "log" / "config.yaml").read_bytes())
         with open(best_path(run, plan.desc), "rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

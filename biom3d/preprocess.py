@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from biom3d.cli import run_step, step_parser, text_file
+from biom3d.compat.options import add_foreign_options, answer_foreign_options
 from biom3d.config import DataPaths, Plan, save_plan
 from biom3d.errors import ConfigError, DataError
 from biom3d.events import Reporter
@@ -56,21 +57,22 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="write the plan here (default: <config_dir>/<time>-<NAME>.yaml)",
     )
+    parser.add_argument(
+        "--biom3d_config",
+        type=text_file,
+        metavar="FILE.yaml",
+        help="also write a configuration with which Biom3d 0.1.2 trains on the same arrays",
+    )
     parser.add_argument("--img_outpath", "--img_outdir", metavar="DIR", help="default: <img_path>_out")
     parser.add_argument("--msk_outpath", "--msk_outdir", metavar="DIR", help="default: <msk_path>_out")
     parser.add_argument("--config_dir", default="configs/", metavar="DIR", help="folder for plans (default: configs/)")
     parser.add_argument("--remote", action="store_true", help="print the five lines that Biom3d's remote client reads")
-    parser.add_argument("--logs_dir", help=argparse.SUPPRESS)
-    parser.add_argument("--num_workers", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--debug", action="store_true", help=argparse.SUPPRESS)
-    for flag in ("use_tif", "use_one_hot", "remove_bg", "no_auto_config", "skip_preprocessing"):
-        parser.add_argument(f"--{flag}", action="store_true", help=argparse.SUPPRESS)
+    add_foreign_options(parser, "preprocess")
     return parser
 
 
 def execute(args: argparse.Namespace, report: Reporter) -> None:
     """Preprocess as the options ask."""
-    _refuse_missing_features(args)
     plan, outputs = preprocess(args, report)
     if args.remote:
         rows = (plan.batch_size, plan.patch_size, list(plan.patch_size), plan.num_pools)
@@ -81,11 +83,14 @@ def execute(args: argparse.Namespace, report: Reporter) -> None:
 
 def preprocess(args: argparse.Namespace, report: Reporter) -> tuple[Plan, Outputs]:
     """Write arrays, folds and plan; return the plan and where all lies."""
+    from biom3d.compat.write import write_biom3d_config
     from biom3d.data.dataset import find_cases
     from biom3d.data.folds import assign_folds, write_folds
     from biom3d.data.planner import plan_cases
 
     started = time.monotonic()
+    answer_foreign_options(args, "preprocess", report)
+    _refuse_foreign_base(args)
     cases = find_cases(args.img_path, args.msk_path)
     plan = plan_cases(plan_order(args), cases, report)
     outputs = _choose_outputs(args, plan.desc)
@@ -106,6 +111,8 @@ def preprocess(args: argparse.Namespace, report: Reporter) -> tuple[Plan, Output
             facts = dataclasses.replace(plan.fingerprint, class_voxels=totals, digest=digest)
             plan = dataclasses.replace(plan, fingerprint=facts)
         save_plan(plan, plan_file)
+        if args.biom3d_config:
+            write_biom3d_config(args.biom3d_config, plan, fold=0)
         _disown_old(outputs)
     seconds = time.monotonic() - started
     report.info(f"{len(cases)} volumes in {seconds:.1f} s; plan '{outputs.plan}'")
@@ -291,23 +298,21 @@ def _disown_old(outputs: Outputs) -> None:
         raise output_error(outputs.plan, error) from error
 
 
+def _refuse_foreign_base(args: argparse.Namespace) -> None:
+    from biom3d.compat.read import is_biom3d_config
+
+    if args.base_config and is_biom3d_config(args.base_config):
+        raise ConfigError(
+            f"--base_config '{args.base_config}' is a configuration of Biom3d; train on its data with `train --config`"
+            ", or give its values here: --patch_size, --batch_size, --num_epochs"
+        )
+
+
 def _raise_all(problems: Sequence[str], total: int) -> None:
     if len(problems) == 1:
         raise DataError(problems[0])
     if problems:
         raise DataError("\n  ".join([f"{len(problems)} of {total} volumes cannot be used:", *problems]))
-
-
-def _refuse_missing_features(args: argparse.Namespace) -> None:
-    reasons = {
-        "use_one_hot": "masks stay label maps; leave it out",
-        "remove_bg": "masks stay label maps; leave it out",
-        "no_auto_config": "give --patch_size, --batch_size or --base_config instead",
-        "skip_preprocessing": "train reads preprocessed data by itself: give --data_dir to train",
-    }
-    for flag, reason in reasons.items():
-        if getattr(args, flag):
-            raise ConfigError(f"--{flag} is not offered: {reason}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from biom3d.cli import run_step, step_parser
+from biom3d.compat.options import add_foreign_options, answer_foreign_options
 from biom3d.config import DataPaths, Plan, load_plan, save_plan
 from biom3d.errors import ConfigError, DataError
 from biom3d.events import Reporter, duration_text
@@ -54,7 +55,12 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="only 'train': predict with pred, evaluate with eval",
     )
-    parser.add_argument("-c", "--config", metavar="PLAN", help="plan or configuration written by preprocess")
+    parser.add_argument(
+        "-c",
+        "--config",
+        metavar="PLAN",
+        help="plan written by preprocess, or a configuration (.py, .yaml) of Biom3d 0.1.2",
+    )
     parser.add_argument("-l", "--log", metavar="RUN", help="model folder to resume, or with -c to fine-tune")
     parser.add_argument("--fold", type=int, default=0, help="which fold is kept for validation (default 0)")
     parser.add_argument("--data_dir", metavar="DIR", help="folder made by `preprocess --out_dir`")
@@ -65,19 +71,13 @@ def build_parser() -> argparse.ArgumentParser:
         "(default: logs/<time>-<name>_fold<fold>)",
     )
     add_threads_option(parser)
-    parser.add_argument("-i", "--path_in", "--dir_in", help=argparse.SUPPRESS)
-    parser.add_argument("-o", "--path_out", "--dir_out", help=argparse.SUPPRESS)
-    parser.add_argument("-a", "--path_lab", "--dir_lab", help=argparse.SUPPRESS)
-    parser.add_argument("-pc", "--pretrain_config", help=argparse.SUPPRESS)
-    parser.add_argument("-le", "--path_encoder", help=argparse.SUPPRESS)
-    parser.add_argument("-me", "--model_encoder", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("-fr", "--freeze_encoder", action="store_true", help=argparse.SUPPRESS)
+    add_foreign_options(parser, "train")
     return parser
 
 
 def execute(args: argparse.Namespace, report: Reporter) -> None:
     """Run the training that the options ask for."""
-    _refuse_missing_features(args)
+    answer_foreign_options(args, "train", report)
     train(job_from(args), report, args.threads)
 
 
@@ -89,7 +89,7 @@ def job_from(args: argparse.Namespace) -> TrainJob:
         run = Path(args.log)
         plan = load_plan(_existing(run / "plan.yaml", "a model folder made by train"))
         return TrainJob(plan, _fold_of(run), _data_paths(plan, args.data_dir), run, any_length=True)
-    plan = load_plan(args.config)
+    plan = _load_any_plan(Path(args.config), args.data_dir)
     weights = Path(args.log) if args.log else None
     data = _data_paths(plan, args.data_dir)
     if args.run_dir is None:
@@ -141,11 +141,16 @@ def train(job: TrainJob, report: Reporter, threads: int | None = None) -> Path:
     return job.final
 
 
-def _refuse_missing_features(args: argparse.Namespace) -> None:
-    if args.name != "train":
-        raise ConfigError(f"--name {args.name} is not offered; run train, then pred, then eval")
-    if args.pretrain_config or args.path_encoder or args.model_encoder or args.freeze_encoder:
-        raise ConfigError("encoder pre-training is not offered; fine-tune a whole model with --config and --log")
+def _load_any_plan(path: Path, data_dir: str | None) -> Plan:
+    """Return the plan of a file of ours, or the one that stands for a configuration of Biom3d 0.1.2."""
+    from biom3d.compat.model import read_plan
+    from biom3d.compat.read import is_biom3d_config
+
+    if not is_biom3d_config(path):
+        return load_plan(path)
+    if data_dir is not None:
+        raise ConfigError(f"'{path}' is of Biom3d and names its data itself; leave --data_dir out")
+    return read_plan(path)
 
 
 def _data_paths(plan: Plan, data_dir: str | None) -> DataPaths:
@@ -159,12 +164,10 @@ def _data_paths(plan: Plan, data_dir: str | None) -> DataPaths:
 def _load_cases(job: TrainJob) -> "tuple[list[Case], list[Case]]":
     """Open the preprocessed volumes of the fold and check that they fit the plan."""
     from biom3d.data.folds import read_split
-    from biom3d.data.patches import load_case
 
     data = job.data
     split = read_split(Path(data.folds), job.fold)
-    folders = (Path(data.images), Path(data.masks), Path(data.foreground))
-    training, validation = ([load_case(*folders, name) for name in names] for names in split)
+    training, validation = ([_load_case(job, name) for name in names] for names in split)
     for case in [*training, *validation]:
         if case.image.shape[0] != job.plan.num_channels:
             raise DataError(
@@ -178,6 +181,18 @@ def _load_cases(job: TrainJob) -> "tuple[list[Case], list[Case]]":
                 "set num_classes in the plan or preprocess again"
             )
     return training, validation
+
+
+def _load_case(job: TrainJob, filename: str) -> "Case":
+    """Open one volume; Biom3d's have no foreground voxels that we would read."""
+    from biom3d.compat.data import load_biom3d_case
+    from biom3d.data.patches import load_case
+
+    images, masks, foreground = Path(job.data.images), Path(job.data.masks), job.data.foreground
+    pickled = Path(foreground) / f"{filename.removesuffix('.npy')}.pkl"
+    if filename.endswith(".npy") and foreground and not pickled.exists():
+        return load_case(images, masks, Path(foreground), filename)
+    return load_biom3d_case(images, masks, filename, job.plan.num_classes, job.plan.seed)
 
 
 def _refuse_nothing_to_learn(cases: "tuple[list[Case], list[Case]]", job: TrainJob, report: Reporter) -> None:
@@ -212,7 +227,7 @@ def _set_aside_another(run: Path, report: Reporter) -> None:
 
 def _write_description(job: TrainJob) -> None:
     """Put beside the weights what made them: plan, folds, configuration in the words of Biom3d."""
-    from biom3d.compat import write_biom3d_config
+    from biom3d.compat.write import write_biom3d_config
     from biom3d.files import atomic_path
 
     plan = dataclasses.replace(job.plan, data=job.data)

@@ -4,10 +4,13 @@ Windows overlap by half and never leave the volume (it is padded only where it i
 scores are averaged with Gaussian weights (Isensee et al. 2021). The weights are separable and the windows form a
 grid, so their sum is a product of three vectors and needs no volume of its own. A slab is one row of windows along
 z; its planes are finished, resampled back and labelled as soon as no later window reaches them.
+
+Where the windows lie and what they weigh is an `Axis` per axis; `biom3d.py` has those of Biom3d 0.1.2.
 """
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,17 +30,41 @@ from biom3d.training.device import autocast, explain_out_of_memory
 SIGMA = 1 / 8  # of the patch: standard deviation of the Gaussian weights
 READ_PLANES_BYTES = 64e6  # about what is read at once to gather statistics
 DEVICE_SHARE = 0.25  # of a GPU's free memory that slabs may take; larger ones stay in main memory
+MAX_RATIO = 50.0  # of the voxel sizes of volume and model; more are different units, such as mm and µm
 Planes = tuple[int, np.ndarray]
+PlaneReader = Callable[[int, int], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Windows along one axis: the volume lies at `before` in `padded` voxels; a window has `weights` (patch,)."""
+
+    length: int
+    before: int
+    padded: int
+    starts: Sequence[int]
+    weights: np.ndarray
+
+    def weight_sum(self) -> np.ndarray:
+        """Return the sum of the windows' weights (padded,) float32."""
+        total = np.zeros(self.padded, np.float32)
+        for begin in self.starts:
+            total[begin : begin + len(self.weights)] += self.weights
+        return total
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """Trained networks of one plan (an ensemble) on a device."""
+    """Trained networks of one plan (an ensemble) on a device.
+
+    `precision` returns the context in which networks run on a device.
+    """
 
     plan: Plan
     networks: Sequence[UNet]
     device: torch.device
     mirror: bool = False
+    precision: Callable[[torch.device], AbstractContextManager[None]] = autocast
 
 
 def predict_labels(
@@ -46,9 +73,11 @@ def predict_labels(
     """Segment `volume` into `labels` (z, y, x), an integer array or memory map of the volume's shape."""
     check_fits(predictor.plan, volume)
     shape = volume.header.shape[1:]
+    refuse_other_units(spacing, predictor.plan.spacing_um)
     target = target_shape(shape, spacing, predictor.plan.spacing_um)
-    source = _Source(volume, _scaling(predictor.plan, volume), target)
-    scores = _slabs(predictor, source, report)
+    source = ScaledSource(volume, _scaling(predictor.plan, volume), target)
+    axes = [plan_axis(n, p) for n, p in zip(target, predictor.plan.patch_size, strict=True)]
+    scores = score_slabs(predictor, source.read, axes, report)
     for z, plane in _resample_back(scores, target, shape):
         labels[z] = plane.argmax(0)
 
@@ -66,35 +95,42 @@ def check_fits(plan: Plan, volume: LazyVolume) -> None:
         raise DataError("it is a 2D image, the model was trained on volumes with a z axis; give volumes")
 
 
+def refuse_other_units(spacing: SpacingUm | None, target: SpacingUm | None) -> None:
+    """Raise DataError where two voxel sizes cannot be of one kind of image: the volume would grow beyond all memory."""
+    if spacing is None or target is None:
+        return
+    if not all(1 / MAX_RATIO < s / t < MAX_RATIO for s, t in zip(spacing, target, strict=True)):
+        raise DataError(
+            f"its voxel size is {list(spacing)} (z, y, x), the model was trained at {list(target)}; are these "
+            "different units? give the true size in the unit of the model by --spacing Z Y X"
+        )
+
+
 def gaussian_weights(length: int) -> np.ndarray:
     """Return the weights of a window along one axis: 1 in the middle, never 0; float32."""
     offset = (np.arange(length) - (length - 1) / 2) / (length * SIGMA)
     return np.maximum(np.exp(-0.5 * offset**2), 1e-3).astype(np.float32)
 
 
-def weight_sum(length: int, patch: int) -> np.ndarray:
-    """Return the sum of the windows' weights along one axis of `length` >= `patch` voxels."""
-    total = np.zeros(length, np.float32)
-    for begin in window_starts(length, patch):
-        total[begin : begin + patch] += gaussian_weights(patch)
-    return total
+def plan_axis(length: int, patch: int) -> Axis:
+    """Return windows that overlap by at least half and never leave `length`, which is padded only to a patch."""
+    padded = max(length, patch)
+    return Axis(length, (padded - length) // 2, padded, window_starts(padded, patch), gaussian_weights(patch))
 
 
-class _Source:
-    """Planes of the volume as the network wants them: scaled, resampled, padded to at least a patch."""
+class ScaledSource:
+    """Planes of the volume as the network wants them: scaled and resampled."""
 
     def __init__(self, volume: LazyVolume, scaling: Scaling, target: Triple) -> None:
         self.volume, self.scaling, self.target = volume, scaling, target
 
     def read(self, z0: int, z1: int) -> np.ndarray:
-        """Return the planes z0 <= z < z1 of the target grid as (c, z, y, x) float32; z may lie outside."""
-        depth, height, width = self.target
-        begin, end = max(z0, 0), min(z1, depth)
-        block = self._resampled(begin, end)
+        """Return the planes z0 <= z < z1 of the target grid as (c, z, y, x) float32."""
+        _, height, width = self.target
+        block = self._resampled(z0, z1)
         if block.shape[2:] != (height, width):
             block = resample_axis(resample_axis(block, 2, height, CUBIC), 3, width, CUBIC)
-        padding = ((0, 0), (begin - z0, z1 - end), (0, 0), (0, 0))
-        return np.pad(block, padding) if any(padding[1]) else block
+        return block
 
     def _resampled(self, begin: int, end: int) -> np.ndarray:
         """Return planes of the target grid that are not yet resampled within the plane."""
@@ -112,76 +148,86 @@ class _Source:
 
 def _scaling(plan: Plan, volume: LazyVolume) -> Scaling:
     """Gather the statistics of a volume block by block."""
+    return choose_scaling(plan.normalisation, blocks_of(volume), volume.header.shape[0])
+
+
+def blocks_of(volume: LazyVolume) -> Iterator[np.ndarray]:
+    """Yield all planes (c, n, y, x) as stored, some at a time."""
     channels, depth, height, width = volume.header.shape
     step = max(1, int(READ_PLANES_BYTES / (channels * height * width * 4)))
-    blocks = (volume.read(z, min(z + step, depth)) for z in range(0, depth, step))
-    return choose_scaling(plan.normalisation, blocks, channels)
+    yield from (volume.read(z, min(z + step, depth)) for z in range(0, depth, step))
 
 
-def _slabs(predictor: Predictor, source: _Source, report: Reporter) -> Iterator[Planes]:
-    """Yield (z, scores (classes, n, y, x)) of finished planes of the target grid, from the first to the last."""
-    patch, target = predictor.plan.patch_size, source.target
-    padded = [max(n, p) for n, p in zip(target, patch, strict=True)]
-    before = [(full - n) // 2 for full, n in zip(padded, target, strict=True)]
-    place = _place(predictor, padded)
-    kernel = _kernel(patch).to(place)
-    sums = [torch.from_numpy(weight_sum(n, p)).to(place) for n, p in zip(padded, patch, strict=True)]
+def score_slabs(predictor: Predictor, read: PlaneReader, axes: Sequence[Axis], report: Reporter) -> Iterator[Planes]:
+    """Yield (z, scores (classes, n, y, x)) of finished planes, from the first to the last.
+
+    `read(z0, z1)` returns planes (c, z, y, x) float32 of the volume, whose axes (z, y, x) the windows lie on.
+    """
+    first_axis, *in_plane = axes
+    starts, patch = first_axis.starts, [len(axis.weights) for axis in axes]
+    place = _place(predictor, axes)
+    kernel = _kernel(axes).to(place)
+    sums = [torch.from_numpy(axis.weight_sum()).to(place) for axis in axes]
     plane_weight = sums[1][:, None] * sums[2][None, :]
-    starts = window_starts(padded[0], patch[0])
-    windows = _plane_windows(padded, patch)
+    windows = list(itertools.product(*(axis.starts for axis in in_plane)))
     progress = report.track(
         itertools.product(range(len(starts)), range(len(windows))),
         "windows",
         total=len(starts) * len(windows),
         unit="window",
     )
-    images = _padded_block(source, starts[0], starts[0] + patch[0], before, padded).to(place)
-    scores = torch.zeros((predictor.plan.num_classes + 1, patch[0], *padded[1:]), device=place)
-    crop = (slice(before[1], before[1] + target[1]), slice(before[2], before[2] + target[2]))
+    images = _padded_block(read, starts[0], starts[0] + patch[0], axes).to(place)
+    scores: Tensor | None = None
+    crop = tuple(slice(axis.before, axis.before + axis.length) for axis in in_plane)
     for i, begin in enumerate(starts):
         for y, x in windows:
             next(progress)
             window = images[:, :, y : y + patch[1], x : x + patch[2]]
             result = _run(predictor, window[None])[0].to(place)
+            if scores is None:
+                scores = torch.zeros((len(result), *images.shape[1:]), device=place)
             scores[:, :, y : y + patch[1], x : x + patch[2]].addcmul_(result, kernel)
-        done = (starts[i + 1] if i + 1 < len(starts) else padded[0]) - begin
+        assert scores is not None
+        done = (starts[i + 1] if i + 1 < len(starts) else first_axis.padded) - begin
         finished = scores[:, :done] / (sums[0][begin : begin + done, None, None] * plane_weight)
-        first, last = max(begin, before[0]), min(begin + done, before[0] + target[0])
+        first = max(begin, first_axis.before)
+        last = min(begin + done, first_axis.before + first_axis.length)
         if first < last:
             planes = finished[:, first - begin : last - begin, *crop]
-            yield first - before[0], planes.cpu().numpy()
+            yield first - first_axis.before, planes.cpu().numpy()
         if i + 1 < len(starts):
             scores = torch.cat([scores[:, done:], torch.zeros_like(scores[:, :done])], dim=1)
-            new = _padded_block(source, begin + patch[0], starts[i + 1] + patch[0], before, padded)
+            new = _padded_block(read, begin + patch[0], starts[i + 1] + patch[0], axes)
             images = torch.cat([images[:, done:], new.to(place)], dim=1)
     for _ in progress:  # let the bar end
         pass
 
 
-def _padded_block(source: _Source, z0: int, z1: int, before: Sequence[int], padded: Sequence[int]) -> Tensor:
+def _padded_block(read: PlaneReader, z0: int, z1: int, axes: Sequence[Axis]) -> Tensor:
     """Return planes z0..z1 of the padded grid as a tensor (c, z, y, x)."""
-    block = source.read(z0 - before[0], z1 - before[0])
-    after = [full - n - b for full, n, b in zip(padded[1:], block.shape[2:], before[1:], strict=True)]
-    if any(after) or any(before[1:]):
-        block = np.pad(block, ((0, 0), (0, 0), (before[1], after[0]), (before[2], after[1])))
+    depth = axes[0].length
+    z0, z1 = z0 - axes[0].before, z1 - axes[0].before  # now on the grid of the volume, maybe outside
+    begin, end = (min(max(z, 0), depth) for z in (z0, z1))
+    block = read(begin, end) if begin < end else read(0, 1)[:, :0]
+    above = min(max(-z0, 0), z1 - z0)
+    zeros = [(above, z1 - z0 - above - block.shape[1])]
+    zeros += [(axis.before, axis.padded - axis.length - axis.before) for axis in axes[1:]]
+    if any(map(any, zeros)):
+        block = np.pad(block, [(0, 0), *zeros])
     return torch.from_numpy(np.ascontiguousarray(block))
 
 
-def _plane_windows(padded: Sequence[int], patch: Triple) -> list[tuple[int, int]]:
-    return list(itertools.product(window_starts(padded[1], patch[1]), window_starts(padded[2], patch[2])))
-
-
-def _kernel(patch: Triple) -> Tensor:
-    z, y, x = (torch.from_numpy(gaussian_weights(p)) for p in patch)
+def _kernel(axes: Sequence[Axis]) -> Tensor:
+    z, y, x = (torch.from_numpy(axis.weights) for axis in axes)
     return z[:, None, None] * y[None, :, None] * x[None, None, :]
 
 
-def _place(predictor: Predictor, padded: Sequence[int]) -> torch.device:
+def _place(predictor: Predictor, axes: Sequence[Axis]) -> torch.device:
     """Keep slabs on the GPU where they are a small part of its memory."""
     if predictor.device.type != "cuda":
         return torch.device("cpu")
     plan = predictor.plan
-    need = 4 * (2 * plan.num_classes + 3 + plan.num_channels) * plan.patch_size[0] * padded[1] * padded[2]
+    need = 4 * (2 * plan.num_classes + 3 + plan.num_channels) * plan.patch_size[0] * axes[1].padded * axes[2].padded
     free = torch.cuda.mem_get_info(predictor.device)[0]
     return predictor.device if need < DEVICE_SHARE * free else torch.device("cpu")
 
@@ -199,7 +245,7 @@ def _run(predictor: Predictor, window: Tensor) -> Tensor:
     ]
     total: Tensor | None = None
     remedy = "train with a smaller patch, or use a device with more memory"
-    with explain_out_of_memory("a window does not fit the memory", remedy), autocast(predictor.device):
+    with explain_out_of_memory("a window does not fit the memory", remedy), predictor.precision(predictor.device):
         for network in predictor.networks:
             for flip in flips:
                 scores = network(window.flip(flip)).flip(flip).float()

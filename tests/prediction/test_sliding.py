@@ -9,7 +9,7 @@ from biom3d.io import Header, LazyVolume
 from biom3d.planning.fingerprint import make_fingerprint
 from biom3d.planning.machine import Machine
 from biom3d.planning.plan import make_plan
-from biom3d.prediction.sliding import Predictor, gaussian_weights, predict_labels, weight_sum
+from biom3d.prediction.sliding import Predictor, gaussian_weights, plan_axis, predict_labels
 
 
 class Threshold(torch.nn.Module):
@@ -95,5 +95,5 @@ def test_a_wrong_number_of_channels_is_refused():
 
 @pytest.mark.parametrize(("length", "patch"), [(8, 8), (9, 8), (100, 16), (33, 32)])
 def test_the_sum_of_weights_is_never_zero(length, patch):
-    assert weight_sum(length, patch).min() > 0
+    assert plan_axis(length, patch).weight_sum().min() > 0
     assert gaussian_weights(patch).argmax() in ((patch - 1) // 2, patch // 2)

@@ -18,7 +18,7 @@ class ConfigurationError(WorkflowError):
     """What is wrong with config.yaml and the table, for people."""
 
     # Snakemake would print the line of *this* file below the message; the lines that matter are in it.
-    __traceback__ = property(lambda self: None)
+    __traceback__ = property(lambda self: None, lambda self, value: None)
 
 
 def load_checked_project():

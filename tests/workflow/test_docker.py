@@ -1,0 +1,92 @@
+"""The whole workflow in containers: the same results as without, and Biom3d 0.1.2 itself behind the same rules."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from biom3d import synth
+from tests.workflow.conftest import ROOT, run_snakemake, write_request
+
+pytestmark = pytest.mark.system
+OPTIONS = "folds: 2, num_epochs: 2, num_steps: 2, width: 4, max_dim: 16, seed: 1"
+ROWS = [
+    "cells\tdata/train/images\tdata/train/masks\ttiny",
+    "new\tdata/my [cells] 'ü'/images\tdata/my [cells] 'ü'/masks\t\ttiny",
+]
+# What a run writes about itself (times, folders); all else must be there in both.
+NOTES = (".snakemake_timestamp", ".biom3d-predictions.json")
+OWN = ("logs/steps", "logs/outcome.txt", ".snakemake", "config", "data/train", "data/my")
+
+
+def make_project(folder: Path, config: str) -> None:
+    os.chdir(folder)
+    for name, count in (("train", "3"), ("my [cells] 'ü'", "2")):
+        assert synth.main([f"data/{name}", "--count", count, "--shape", "16", "24", "24", "--cells", "4"]) == 0
+    write_request(config, ROWS)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, cpu_image):
+    """Two folders with the same project, run in this Python and in containers."""
+    before = Path.cwd()
+    made = {}
+    for profile in ("local", "docker"):
+        made[profile] = tmp_path_factory.mktemp(profile)
+        make_project(made[profile], f"models:\n  tiny: {{{OPTIONS}}}\n")
+        done = run_snakemake("--workflow-profile", str(ROOT / "profiles" / profile))
+        assert done.returncode == 0, done.stderr
+    yield made
+    os.chdir(before)
+
+
+def results(folder: Path) -> dict[str, str]:
+    files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    kept = {name: path for name, path in files.items() if not name.startswith(OWN) and path.name not in NOTES}
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in kept.items()}
+
+
+def test_predictions_and_metrics_are_equal_bit_for_bit(folders):
+    ours, theirs = results(folders["local"]), results(folders["docker"])
+    assert sorted(ours) == sorted(theirs)
+    assert len([name for name in ours if name.startswith("data/pred") and name.endswith(".tif")]) == 2
+    wanted = [name for name in ours if name.startswith(("data/pred", "results/tiny/new/metrics", "results/summary"))]
+    assert [name for name in wanted if ours[name] != theirs[name]] == []
+
+
+def test_every_step_ran_in_its_container_and_left_its_log_and_benchmark(folders):
+    logs = {str(path.relative_to(folders["local"])) for path in (folders["local"] / "logs/steps").rglob("*")}
+    assert {str(path.relative_to(folders["docker"])) for path in (folders["docker"] / "logs/steps").rglob("*")} == logs
+
+
+def test_a_second_run_has_nothing_to_do(folders, monkeypatch):
+    monkeypatch.chdir(folders["docker"])
+    done = run_snakemake("--workflow-profile", str(ROOT / "profiles/docker"))
+    assert "Nothing to be done" in done.stderr
+
+
+def test_the_preprocessed_arrays_never_left_the_container(folders):
+    assert not (folders["docker"] / "data/preprocessed").exists()
+    assert list((folders["docker"] / ".snakemake/biom3d/jobs").iterdir()) == []
+
+
+def test_biom3d_itself_runs_behind_the_same_rules(tmp_path, monkeypatch, cpu_image, upstream_image):
+    monkeypatch.chdir(tmp_path)
+    options = "folds: 2, num_epochs: 1, num_steps: 2, width: 4, patch_size: [16, 32, 32]"
+    make_project(tmp_path, f"engine: upstream-0.1.2\nmodels:\n  tiny: {{{options}}}\n")
+    done = run_snakemake("--workflow-profile", str(ROOT / "profiles/docker"))
+    assert done.returncode == 0, done.stderr + (tmp_path / "logs/outcome.txt").read_text()
+    metrics = json.loads((tmp_path / "results/tiny/new/metrics.json").read_text())
+    assert metrics
+    assert len(list((tmp_path / "data/pred/tiny/new").glob("*.tif"))) == 2
+
+
+def test_biom3d_itself_is_refused_without_containers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_project(tmp_path, f"engine: upstream-0.1.2\nmodels:\n  tiny: {{{OPTIONS}}}\n")
+    done = run_snakemake("--workflow-profile", str(ROOT / "profiles/local"))
+    assert done.returncode == 1
+    assert "engine 'upstream-0.1.2' runs only in its image" in done.stderr
+    assert "Traceback" not in done.stderr
