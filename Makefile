@@ -17,7 +17,9 @@ endif
 SELF := $(MAKE)
 BIN := .venv/bin
 PY := $(BIN)/python
-SNAKEMAKE := $(PY) -m snakemake --workflow-profile profiles/local
+# Where the demo and its report run: a folder of profiles/.
+PROFILE ?= local
+SNAKEMAKE := $(PY) -m snakemake --workflow-profile profiles/$(PROFILE)
 # The name holds the lock's hash: another lock, another stamp, a new environment.
 STAMP := .venv/.ready-$(TORCH)-$(shell sha256sum < requirements/$(TORCH).lock | cut -c1-16)
 
@@ -27,7 +29,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: help setup demo report test test-upstream lint bench lock clean
 
 help:  ## list what can be made
-	echo "make TARGET [TORCH=cpu|cuda] [PYTHON=python3.12]"
+	echo "make TARGET [TORCH=cpu|cuda] [PYTHON=python3.12] [PROFILE=local|docker]"
 	sed -nE 's/^([a-z-]+):[^#]*## (.*)/  \1\t\2/p' Makefile | expand -t 18
 
 setup: .venv/.installed  ## make the environment .venv from the lock file; TORCH=cuda for NVIDIA GPUs
@@ -44,6 +46,7 @@ demo:  ## segment real nuclei: set up, fetch, train, predict, evaluate, report; 
 	start=$$SECONDS
 	$(SELF) setup
 	$(PY) -m biom3d.demo data/demo
+	if [ "$(PROFILE)" = docker ]; then $(PY) -m biom3d images build cpu; fi
 	$(SNAKEMAKE)
 	$(SELF) report
 	echo

@@ -49,8 +49,15 @@ class Mount:
 class Host(Protocol):
     """A machine that runs jobs. All methods may be called from several threads."""
 
-    name: str  # for messages
-    root: PurePosixPath  # our folder on the host; jobs/ID/ are the jobs' own folders, with work/ in it
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        ...
+
+    @property
+    def root(self) -> PurePosixPath:
+        """Our folder on the host; jobs/ID/ in it are the jobs' own folders, with work/ in each."""
+        ...
 
     def run(self, command: str, *, stdin: bytes = b"", timeout_s: float | None = None) -> Finished:
         """Run a line of POSIX shell on the host; HostError if the host cannot be asked."""

@@ -62,6 +62,7 @@ class JobSpec:
     outputs: tuple[str, ...]  # files and folders, relative to the working folder
     logs: tuple[str, ...] = ()  # come back after a failure, too
     resources: Resources = Resources()
+    was_cut_short: bool = False  # Snakemake did not learn how the last attempt ended, so it may have ended well
 
 
 def job_name(path: str) -> str:

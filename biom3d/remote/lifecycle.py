@@ -4,6 +4,7 @@ Every stage may be cut short at any moment, by anything. Nothing here remembers:
 where the container and the job's folder are. So the same job, asked for again, is adopted or its results are taken.
 """
 
+import json
 import threading
 import time
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from biom3d.errors import HostError, JobError, LostConnection
+from biom3d.files import write_json
 from biom3d.remote import gpus
 from biom3d.remote.container import (
     LABEL,
@@ -70,10 +72,14 @@ class Job:
 
 
 class Runner:
-    """Runs jobs on one host, each in the thread that calls; `devices` limits the GPUs that are used."""
+    """Runs jobs on one host, each in the thread that calls.
 
-    def __init__(self, host: Host, devices: tuple[str, ...] | None = None) -> None:
+    `records` is a folder here, on the client, that remembers which jobs have ended; `devices` limits the GPUs used.
+    """
+
+    def __init__(self, host: Host, records: Path, devices: tuple[str, ...] | None = None) -> None:
         self.host = host
+        self.records = records
         self.devices = devices
         self.starting = threading.Lock()  # jobs of one client look for room one after the other
 
@@ -121,6 +127,10 @@ class Life:
 
     def live(self) -> None:
         """Bring the job to its end, from wherever it is."""
+        if self._job.spec.was_cut_short and self._has_arrived():
+            self._say("had ended; its results are here")
+            self._clean()
+            return
         end = self._take_up()
         while end is None or (self._was_killed(end) and self._starts < STARTS):
             if self._stop.is_set():
@@ -224,10 +234,31 @@ class Life:
                 raise self._error("stopped; the same command goes on")
             raise explain_end(job.spec, self._host.name, end, self._follower.last_lines)
         missing = self._bring(job.spec.outputs)
-        self._remove_container()
-        self._host.remove(job.folder)
+        if not missing:
+            self._note_arrival()
+        self._clean()
         if missing:
             raise self._error(f"ended well but did not make {', '.join(repr(name) for name in missing)}")
+
+    def _clean(self) -> None:
+        self._remove_container()
+        self._host.remove(self._job.folder)
+
+    def _note_arrival(self) -> None:
+        """Remember that all outputs are here: we may die before Snakemake learns it."""
+        write_json(self._record(), {name: _signature(self._workdir / name) for name in self._job.spec.outputs})
+
+    def _has_arrived(self) -> bool:
+        """Say whether all outputs came from an earlier run of this very job, and nobody touched them since."""
+        try:
+            noted = json.loads(self._record().read_text())
+        except (FileNotFoundError, ValueError):
+            return False
+        names = self._job.spec.outputs
+        return all(noted.get(name) == _signature(self._workdir / name) is not None for name in names)
+
+    def _record(self) -> Path:
+        return self._runner.records / f"{self._job.id}.json"
 
     def _bring(self, names: Sequence[str]) -> tuple[str, ...]:
         return self._host.collect(self._job.folder, [(name, self._workdir / name) for name in names], self._say)
@@ -275,6 +306,15 @@ class Life:
             what = f"to remove container {self._job.container}"
             with translated(self._host.name, what), suppress(docker.errors.NotFound):
                 container.remove(force=True)
+
+
+def _signature(path: Path) -> list[int] | None:
+    """Return what changes when a file or folder is replaced; None if it is not there."""
+    try:
+        facts = path.stat()
+    except FileNotFoundError:
+        return None
+    return [facts.st_dev, facts.st_ino, facts.st_ctime_ns]
 
 
 def lacking(resources: Resources, facts: Facts, others: Sequence[dict[str, str]]) -> str:

@@ -1,5 +1,6 @@
 """This machine as a host: inputs are read where they are, outputs are renamed into place."""
 
+import json
 import os
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 # A folder with more inputs than this is mounted whole: every mount costs the engine about a millisecond.
 FILES_OF_ONE_FOLDER = 64
+MOVES = "moves.json"  # in a job's folder: outputs on their way to their places
 
 
 class LocalHost:
@@ -76,20 +78,21 @@ class LocalHost:
             return None
 
     def collect(self, folder: PurePosixPath, outputs: Sequence[tuple[str, Path]], say: Say) -> tuple[str, ...]:
-        """Rename outputs into their places; return the names that are not there."""
+        """Rename outputs into their places; return the names that are not there.
+
+        What is about to move is written down first, so that a collection cut short is told from a missing output.
+        """
+        work = Path(folder) / WORK
+        moving = _read_moves(Path(folder)) | {
+            name: _inode(work / name) for name, _ in outputs if (work / name).exists()
+        }
+        self.write(folder / MOVES, json.dumps(moving).encode())
         missing = []
         for name, target in outputs:
-            source = Path(folder) / WORK / name
-            if not source.exists():
+            if (work / name).exists():
+                _move(work / name, target)
+            elif not (target.exists() and moving.get(name) == _inode(target)):
                 missing.append(name)
-                continue
-            try:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                if source.is_dir() and target.exists() and not target.is_dir():
-                    remove(target)
-                replace(source, target)
-            except OSError as error:
-                raise output_error(target, error) from error
         return tuple(missing)
 
     def remove(self, folder: PurePosixPath) -> None:
@@ -99,6 +102,30 @@ class LocalHost:
     def close(self) -> None:
         """Nothing is open here but the engine's client."""
         self._engine.close()
+
+
+def _move(source: Path, target: Path) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir() and target.exists() and not target.is_dir():
+            remove(target)
+        replace(source, target)
+    except OSError as error:
+        raise output_error(target, error) from error
+
+
+def _read_moves(folder: Path) -> dict[str, list[int]]:
+    try:
+        moves: dict[str, list[int]] = json.loads((folder / MOVES).read_bytes())
+    except FileNotFoundError:
+        return {}
+    return moves
+
+
+def _inode(path: Path) -> list[int]:
+    """Return what a file keeps when it is renamed."""
+    facts = path.stat()
+    return [facts.st_dev, facts.st_ino]
 
 
 def plan_mounts(entries: Sequence[Entry], work: PurePosixPath) -> tuple[Mount, ...]:

@@ -73,7 +73,7 @@ def copy_image(reference, source, target):
 def bench(tmp_path, gpu_engine, base_image, two_gpus):
     bench = Bench(tmp_path, base_image)
     bench.host = LocalHost(tmp_path / ".biom3d", gpu_engine[0])
-    bench.runner = Runner(bench.host)
+    bench.runner = Runner(bench.host, bench.folder / ".ended")
     gpu_engine[1].unlink(missing_ok=True)
     yield bench
     bench.host.close()
@@ -123,7 +123,7 @@ def test_a_job_without_a_gpu_sees_none(bench, gpu_engine):
 
 
 def test_only_the_devices_that_the_user_named_are_used(bench, gpu_engine):
-    bench.runner = Runner(bench.host, devices=("1",))
+    bench.runner = Runner(bench.host, bench.folder / ".ended", devices=("1",))
     bench.run("touch out", resources=Resources(gpus=1))
     assert gpu_engine[1].read_text() == "NVIDIA_VISIBLE_DEVICES=1\n"
 
@@ -167,7 +167,7 @@ def test_a_restarted_engine_costs_nothing(tmp_path, tmp_path_factory, base_image
         copy_image(base_image, docker_client, client)
         socket.symlink_to(socket_of(client))
         bench.host = LocalHost(tmp_path / "job/.biom3d", str(socket))
-        bench.runner = Runner(bench.host)
+        bench.runner = Runner(bench.host, bench.folder / ".ended")
         thread, errors = in_thread(bench, "if [ -e second ]; then touch out; else touch second; sleep 60; fi")
         container = bench.wait_for_container()
         wait_for(tmp_path / "job/.biom3d/jobs" / container.labels[LABEL] / "work/second")

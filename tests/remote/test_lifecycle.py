@@ -28,7 +28,7 @@ class Bench:
     def __init__(self, folder: Path, image: str) -> None:
         self.folder, self.image = folder, image
         self.host = LocalHost(folder / ".biom3d")
-        self.runner = Runner(self.host)
+        self.runner = Runner(self.host, folder / ".ended")
         self.lines: list[str] = []
         self.stop = threading.Event()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from biom3d import synth
+from biom3d import demo, synth
 from tests.workflow.conftest import ROOT, run_snakemake, write_request
 
 pytestmark = pytest.mark.system
@@ -70,6 +70,25 @@ def test_a_second_run_has_nothing_to_do(folders, monkeypatch):
 def test_the_preprocessed_arrays_never_left_the_container(folders):
     assert not (folders["docker"] / "data/preprocessed").exists()
     assert list((folders["docker"] / ".snakemake/biom3d/jobs").iterdir()) == []
+
+
+def test_the_demo_gives_the_same_predictions_in_containers(tmp_path, monkeypatch, cpu_image):
+    """The real volumes of `make demo`, with a shorter training."""
+    wheels = ROOT / ".cache"
+    short = (ROOT / "config/config.yaml").read_text().replace("num_epochs: 20", "num_epochs: 2")
+    for profile in ("local", "docker"):
+        folder = tmp_path / profile
+        (folder / "config").mkdir(parents=True)
+        monkeypatch.chdir(folder)
+        assert demo.main(["data/demo", "--cache", str(wheels)]) == 0
+        (folder / "config/config.yaml").write_text(short)
+        (folder / "config/datasets.tsv").write_text((ROOT / "config/datasets.tsv").read_text())
+        done = run_snakemake("--workflow-profile", str(ROOT / "profiles" / profile))
+        assert done.returncode == 0, done.stderr
+    ours, theirs = results(tmp_path / "local"), results(tmp_path / "docker")
+    predicted = [name for name in ours if name.startswith("data/pred/nuclei/demo_test/")]
+    assert len(predicted) == 4
+    assert [name for name in predicted if ours[name] != theirs[name]] == []
 
 
 def test_biom3d_itself_runs_behind_the_same_rules(tmp_path, monkeypatch, cpu_image, upstream_image):

@@ -29,6 +29,42 @@ class ExecutorSettings(ExecutorSettingsBase):
         default="local",
         metadata={"help": "Where jobs run: 'local' (this machine, without SSH), a name of ~/.ssh/config, an address"},
     )
+    port: Optional[int] = field(
+        default=None,
+        metadata={"help": "Port of the SSH server (default: that of ~/.ssh/config, else 22)"},
+    )
+    user: Optional[str] = field(
+        default=None,
+        metadata={"help": "Account on the host (default: that of ~/.ssh/config, else yours here)"},
+    )
+    key_file: Optional[str] = field(
+        default=None,
+        metadata={"help": "Private key (default: those of ~/.ssh/config, the agent, ~/.ssh/id_*)"},
+    )
+    jump: Optional[str] = field(
+        default=None,
+        metadata={"help": "Hosts on the way, from here to there: user@host:port,user@host (default: ~/.ssh/config's)"},
+    )
+    config: Optional[str] = field(
+        default=None,
+        metadata={"help": "Read instead of ~/.ssh/config"},
+    )
+    workdir: Optional[str] = field(
+        default=None,
+        metadata={"help": "Folder on the host, absolute or below your home there (default: biom3d)"},
+    )
+    parallel: Optional[int] = field(
+        default=None,
+        metadata={"help": "Connections that carry big transfers (default: 4)"},
+    )
+    bandwidth_mb_s: Optional[float] = field(
+        default=None,
+        metadata={"help": "Limit of the transfers in MB/s, each way (default: none)"},
+    )
+    check_store: Optional[bool] = field(
+        default=False,
+        metadata={"help": "Hash again what the host has before it is used: finds damage of its disk, takes time"},
+    )
     image: Optional[str] = field(
         default=None,
         metadata={"help": "Image for rules without a `container:` of their own"},

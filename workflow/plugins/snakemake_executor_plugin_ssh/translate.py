@@ -15,16 +15,30 @@ FOLDER = Path(".snakemake", "biom3d")  # on the file system of the outputs, and 
 
 
 def make_runner(settings: Any, workdir: Path) -> Runner:
-    """Return what runs jobs on the host that the settings name."""
+    """Return what runs jobs on the host that the settings name; nothing is connected yet."""
     devices = tuple(part.strip() for part in settings.gpus.split(",")) if settings.gpus else None
-    return Runner(make_host(settings, workdir), devices)
+    return Runner(make_host(settings, workdir), workdir / FOLDER / "ended", devices)
 
 
 def make_host(settings: Any, workdir: Path) -> Host:
-    """Return the host; nothing is connected yet."""
+    """Return the host; what the settings leave open comes from ~/.ssh/config."""
     if settings.host in (None, "local"):
         return LocalHost(workdir / FOLDER, settings.engine_socket)
-    raise ConfigError(f"host '{settings.host}': only 'local' is there yet")
+    from biom3d.remote.ssh import SSHHost
+    from biom3d.remote.ssh_config import SSHSettings, parse_jump
+
+    given = {name: getattr(settings, name) for name in ("port", "user", "workdir", "parallel", "bandwidth_mb_s")}
+    return SSHHost(
+        SSHSettings(
+            host=settings.host,
+            key_file=Path(settings.key_file).expanduser() if settings.key_file else None,
+            jump=parse_jump(settings.jump) if settings.jump else None,
+            engine_socket=settings.engine_socket,
+            check_store=bool(settings.check_store),
+            config=Path(settings.config).expanduser() if settings.config else None,
+            **{name: value for name, value in given.items() if value is not None},
+        )
+    )
 
 
 def lock(workdir: Path) -> IO[str]:
@@ -60,6 +74,7 @@ def translate_job(job: Any, default_image: str | None) -> JobSpec:
         outputs=tuple(output_name(str(file)) for member in members for file in _wanted(member, members)),
         logs=tuple(output_name(str(file)) for member in members for file in member.log),
         resources=_resources(members),
+        was_cut_short=any(member.dag.reason(member).incomplete_output for member in members),
     )
 
 
