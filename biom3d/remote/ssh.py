@@ -1,0 +1,133 @@
+"""A host reached by SSH: commands, files and its container engine over connections that are made again when lost."""
+
+import threading
+import uuid
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from biom3d.errors import HostError
+from biom3d.remote import commands, hashes
+from biom3d.remote.auth import find_person
+from biom3d.remote.channel import Pool
+from biom3d.remote.collect import Collector
+from biom3d.remote.dial import connect_engine
+from biom3d.remote.host import Entry, Finished, Mount, Say
+from biom3d.remote.hostkeys import Person
+from biom3d.remote.site import Site, look
+from biom3d.remote.ssh_config import SSHSettings
+from biom3d.remote.staging import Stager
+
+if TYPE_CHECKING:
+    import docker
+
+FOLDER = ".biom3d"  # below workdir: all that is ours on the host
+NOT_THERE = 66
+
+
+class SSHHost:
+    """A machine reached by SSH; see `host.Host`. It is connected to when first needed, and again when that is lost."""
+
+    def __init__(self, settings: SSHSettings, person: Person | None = None, cache: Path | None = None) -> None:
+        """Prepare; `person` answers questions (default: whoever sits at the terminal), `cache` keeps local hashes.
+
+        Raises:
+            ConfigError: a name, a port, a key file or ~/.ssh/config cannot be used.
+        """
+        self.name = settings.host
+        self.settings = settings
+        self._pool = Pool(settings, person or find_person())
+        self._cache = hashes.Cache(cache)
+        self._lock = threading.Lock()
+        self._looked: tuple[Site, Stager, Collector] | None = None
+        self._engine: docker.DockerClient | None = None
+
+    @property
+    def root(self) -> PurePosixPath:
+        """Our folder on the host; the host is asked where that is."""
+        return self._look()[0].root
+
+    def run(self, command: str, *, stdin: bytes = b"", timeout_s: float | None = None) -> Finished:
+        """Run a line of POSIX shell on the host; HostError if the host cannot be asked, or too much time is over."""
+        return self._pool.execute(command, stdin, timeout_s)
+
+    def engine(self) -> "docker.DockerClient":
+        """Return a client of the host's container engine; ContainerError if there is none or it refuses."""
+        site = self._look()[0]
+        with self._lock:
+            if self._engine is None:
+                self._engine = connect_engine(site, self.settings.engine_socket)
+            return self._engine
+
+    def user(self) -> tuple[int, int]:
+        """Return uid and gid of our account on the host."""
+        site = self._look()[0]
+        return site.uid, site.gid
+
+    def free_bytes(self) -> int:
+        """Return the free space of the file system that holds `root`."""
+        site = self._look()[0]
+        blocks, size = site.ask(commands.free_bytes(site.root)).out.split()
+        return int(blocks) * int(size)
+
+    def identify(self, inputs: Iterable[tuple[str, Path]]) -> tuple[Entry, ...]:
+        """Return an entry for every file of `inputs`, by its content; see `hashes.identify`."""
+        return hashes.identify(inputs, self._cache)
+
+    def stage(self, folder: PurePosixPath, entries: Sequence[Entry], say: Say) -> tuple[Mount, ...]:
+        """Make the entries readable by the job that works in `folder`; see `staging.Stager`."""
+        return self._look()[1].stage(self._own(folder), entries, say)
+
+    def write(self, path: PurePosixPath, content: bytes) -> None:
+        """Write a small file on the host, atomically; folders are made."""
+        site = self._look()[0]
+
+        def attempt() -> Finished:
+            # A name of its own for each: what is left of one that was cut off must not take away the next one's file.
+            temporary = f"tmp-{uuid.uuid4().hex[:12]}"
+            return self._pool.execute(commands.write_file(path, temporary, len(content)), content)
+
+        done = self._pool.again(attempt)
+        if done.code:
+            raise site.failure(done.code, done.err)
+
+    def read(self, path: PurePosixPath) -> bytes | None:
+        """Return the content of a small file on the host, None if it is not there."""
+        site = self._look()[0]
+        done = self._pool.execute(commands.read_file(path), repeat=True)
+        if done.code == NOT_THERE:
+            return None
+        if done.code:
+            raise site.failure(done.code, done.err)
+        return done.out
+
+    def collect(self, folder: PurePosixPath, outputs: Sequence[tuple[str, Path]], say: Say) -> tuple[str, ...]:
+        """Bring outputs home, verified; return the names of those that do not exist; see `collect.Collector`."""
+        return self._look()[2].collect(self._own(folder), outputs, say)
+
+    def remove(self, folder: PurePosixPath) -> None:
+        """Remove a job's folder; what was brought from it stays in the store."""
+        site, _, collector = self._look()
+        collector.keep(self._own(folder))
+        site.ask(commands.remove_folder(folder))
+
+    def close(self) -> None:
+        """End the connections; jobs go on."""
+        with self._lock:
+            if self._engine is not None:
+                self._engine.close()
+                self._engine = None
+        self._pool.close()
+
+    def _look(self) -> tuple[Site, Stager, Collector]:
+        with self._lock:
+            if self._looked is None:
+                site = look(self._pool, self.settings.workdir, self.name)
+                self._looked = (site, Stager(site, self.settings.check_store), Collector(site, self._cache))
+            return self._looked
+
+    def _own(self, folder: PurePosixPath) -> PurePosixPath:
+        root = self.root
+        if not folder.is_relative_to(root) or folder == root or ".." in folder.parts:
+            raise HostError(f"{self.name}: '{folder}' is no folder of a job; wanted one below '{root}'")
+        return folder
