@@ -9,7 +9,8 @@ die() { say "error: $*" && exit 1; }
 # program:package; sbin is not on everybody's PATH
 PATH=$PATH:/usr/sbin:/sbin
 missing=()
-for pair in dockerd:docker.io sshd:openssh-server ssh:openssh-client ip:iproute2 tc:iproute2 mmdebstrap:mmdebstrap; do
+for pair in dockerd:docker.io sshd:openssh-server ssh:openssh-client ip:iproute2 mmdebstrap:mmdebstrap openssl:openssl \
+    zstd:zstd; do
     command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
 done
 [ ${#missing[@]} -gt 0 ] || exit 0

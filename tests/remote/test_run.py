@@ -1,17 +1,13 @@
 """The workflow on a host over SSH: a real sshd, an unprivileged account that may use the real container engine."""
 
 import os
-import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from biom3d import synth
-from biom3d.remote.container import LABEL
-from tests.workflow.conftest import ROOT, SNAKEFILE, run_snakemake, write_request
+from tests.workflow.conftest import ROOT, run_snakemake, write_request
 from tests.workflow.test_docker import OPTIONS, results
 
 pytestmark = pytest.mark.system
