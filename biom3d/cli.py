@@ -32,6 +32,7 @@ COMMANDS = {
     "synth": ("biom3d.synth", "make synthetic 3D cells with exact truth, for tests and tutorials"),
     "demo": ("biom3d.demo", "fetch the real demo data set"),
     "images": ("biom3d.images.__main__", "build, verify and lock the images that steps run in"),
+    "remote": ("biom3d.remote.__main__", "run jobs on a host over SSH: add it, check it, see what runs and lies there"),
 }
 
 # How long idle OpenMP threads spin before they sleep. Two predictions at once on 2 cores took 143 s each with the
@@ -101,12 +102,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run `biom3d COMMAND ...`, the umbrella over the steps."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv and argv[0] in COMMANDS:
-        module = importlib.import_module(COMMANDS[argv[0]][0])
-        return int(module.main(argv[1:]))
+        return _run_command(*argv)
     parser = _umbrella_parser()
     parser.parse_args(argv)
     parser.print_help()
     return 0
+
+
+def _run_command(name: str, *arguments: str) -> int:
+    where = COMMANDS[name][0]
+    try:
+        module = importlib.import_module(where)
+    except ModuleNotFoundError as error:
+        if not where.startswith(str(error.name)):
+            raise
+        why = f"'{name}' is not in this image, which holds the steps only; run it outside"
+        print(f"biom3d: error: {why}", file=sys.stderr)
+        return 1
+    return int(module.main(list(arguments)))
 
 
 def _umbrella_parser() -> argparse.ArgumentParser:

@@ -27,14 +27,15 @@ ALLOWED = {
     "options": BASE | {"data"},
     "data": BASE | {"io", "planning"},
     "training": BASE | {"data", "models", "planning"},
-    "images": BASE | {"cli"},
-    "remote": BASE,
+    "engine": {"errors"},
+    "images": BASE | {"cli", "engine"},
+    "remote": BASE | {"cli", "engine", "images"},  # the doctor asks which images this checkout wants
     "export": BASE
     | {"cli", "io", "data", "options", "training"},  # the step is its __main__; the rest writes and packs results
     "prediction": BASE | {"data", "io", "models", "training"},
 }
 STEPS = {"check", "plan", "preprocess", "train", "pred", "eval", "report", "synth", "demo"}
-COMMANDS = STEPS | {"export", "images", "preprocess_train"}
+COMMANDS = STEPS | {"export", "images", "preprocess_train", "remote"}
 COMPOSITE = {"preprocess_train": {"preprocess", "train"}}  # its purpose is to run both
 HEAVY = ("torch", "paramiko", "docker", "matplotlib", "skimage", "scipy", "zarr", "nibabel", "h5py", "tifffile")
 

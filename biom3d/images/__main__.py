@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from biom3d import engine
 from biom3d.cli import add_subcommand, run_step, step_parser
 from biom3d.errors import ConfigError
-from biom3d.images import engine
 from biom3d.images.archive import layers_of, load_image, save_image
 from biom3d.images.base import ensure_base
 from biom3d.images.build import build_image, revision
@@ -124,7 +124,7 @@ def _verify(args: argparse.Namespace, report: "Reporter") -> None:
     client = engine.connect()
     for name in names:
         image = image_of(table, name)
-        engine.need_image(client, image.reference, f"biom3d images build {name}")
+        engine.need_image(client, image.reference, f"run: biom3d images build {name}")
         facts = check_image(client, table, image)
         print(
             f"{image.reference}\ttorch {facts.torch}\tCUDA {facts.cuda or 'none'}\tPython {facts.python}\t"
@@ -151,7 +151,7 @@ def _save(args: argparse.Namespace, report: "Reporter") -> None:
         known = args.without in table.images
         have |= set(layers_of(client, image_of(table, args.without).reference if known else args.without))
     image = image_of(table, args.variant)
-    engine.need_image(client, image.reference, f"biom3d images build {args.variant}")
+    engine.need_image(client, image.reference, f"run: biom3d images build {args.variant}")
     size = save_image(client, image.reference, args.file, have, report)
     print(f"{args.file}\t{size / 1e6:.1f} MB\t{image.reference}")
 

@@ -5,10 +5,10 @@ import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
+from biom3d.engine import HERE, find_image, translated
 from biom3d.errors import ContainerError
 from biom3d.events import Reporter
 from biom3d.files import output_error, scratch_folder
-from biom3d.images.engine import find_image, translated
 from biom3d.images.lock import note_base, read_lock
 from biom3d.images.plan import BasePlan, base_id, plan_base
 from biom3d.images.table import Table
@@ -40,7 +40,7 @@ def ensure_base(client: "docker.DockerClient", table: Table, name: str, report: 
 
 
 def _pull(client: "docker.DockerClient", plan: BasePlan) -> None:
-    with translated(f"pulling '{plan.reference}'"):
+    with translated(HERE, f"pulling '{plan.reference}'"):
         client.images.pull(plan.reference)
 
 
@@ -59,7 +59,7 @@ def _bootstrap(client: "docker.DockerClient", table: Table, plan: BasePlan) -> N
             done = subprocess.run(command, env=environment, capture_output=True, text=True)
             if done.returncode:
                 raise ContainerError(f"{plan.command[0]} failed: {' '.join(done.stderr.split()[-60:])}")
-            with translated("importing the base"):
+            with translated(HERE, "importing the base"):
                 repository, tag = plan.reference.rsplit(":", 1)
                 client.api.import_image_from_file(str(archive), repository=repository, tag=tag)
     except OSError as error:

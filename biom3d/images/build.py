@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from biom3d.errors import ConfigError
+from biom3d.engine import HERE, explain, find_image, remove_image, translated
+from biom3d.errors import ConfigError, ContainerError
 from biom3d.events import Reporter
 from biom3d.files import output_error, scratch_folder
 from biom3d.images import wheels
 from biom3d.images.base import ensure_base
-from biom3d.images.engine import explain, find_image, remove_image, translated
 from biom3d.images.keys import Image, image_of, template_parts
 from biom3d.images.plan import Go, plan_build
 from biom3d.images.table import FOLDER, Table
@@ -68,7 +68,7 @@ def _build(client: "docker.DockerClient", table: Table, image: Image, report: Re
         report.info(f"asking the image what it holds: {image.variant}")
         check_image(client, table, image, plan.final.tag)
         name, tag = image.reference.rsplit(":", 1)
-        with translated(f"naming '{image.reference}'"):
+        with translated(HERE, f"naming '{image.reference}'"):
             client.images.get(plan.final.tag).tag(name, tag)
     finally:
         remove_image(client, plan.final.tag)
@@ -123,7 +123,7 @@ def _run_go(
     total = sum(path.stat().st_size for path in context.values())
     chunks = tar_stream(dockerfile, context, table.epoch)
     sent = report.track(chunks, f"sending {total / 1e6:.0f} MB to the builder", total // CHUNK, "MB")
-    with translated(f"building '{go.tag}'"):
+    with translated(HERE, f"building '{go.tag}'"):
         lines = client.api.build(
             fileobj=sent,
             custom_context=True,
@@ -143,11 +143,12 @@ def _follow(tag: str, lines: Iterator[Mapping[str, str]], report: Reporter) -> N
     for line in report.track(lines, "building", unit="line"):
         said.extend(text for text in str(line.get("stream", "")).splitlines() if text.strip())
         if "error" in line:
-            raise explain(f"building '{tag}'", f"{line['error']}; last lines: {' | '.join(said[-5:])}")
+            reason = f"{line['error']}; last lines: {' | '.join(said[-5:])}"
+            raise ContainerError(explain(HERE, f"building '{tag}'", reason))
 
 
 def _remove_builders(client: "docker.DockerClient", build: str) -> None:
-    with translated("removing intermediate images"):
+    with translated(HERE, "removing intermediate images"):
         client.images.prune(filters={"dangling": True, "label": f"{BUILDER_LABEL}={build}"})
 
 

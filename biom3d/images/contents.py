@@ -6,7 +6,7 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, cast
 
-from biom3d.images.engine import translated
+from biom3d.engine import HERE, translated
 
 if TYPE_CHECKING:
     import docker
@@ -50,7 +50,7 @@ def read_ages(client: "docker.DockerClient", reference: str) -> Mapping[str, flo
 
 
 def _entries(client: "docker.DockerClient", reference: str) -> Iterator[tuple[str, str, float]]:
-    with translated(f"listing image '{reference}'"):
+    with translated(HERE, f"listing image '{reference}'"):
         container = client.containers.create(reference, ["true"])
         try:
             stream = io.BufferedReader(Pieces(iter(container.export(chunk_size=2**20))), 2**20)

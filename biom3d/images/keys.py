@@ -6,6 +6,7 @@ What does not: the clock, the commit, and labels, which only tell of the above.
 
 import hashlib
 import json
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,10 +93,19 @@ def package_key(table: Table, name: str) -> str:
     folder = table.root / package.path
     return _digest(
         {
-            str(path): "" if str(path) in package.blank else hashlib.sha256((folder / path).read_bytes()).hexdigest()
+            str(path): "" if str(path) in package.blank else _content_hash(folder / path)
             for path in package_files(table.root, package)
         }
     )
+
+
+def _content_hash(path: Path) -> str:
+    """Return the SHA-256 of a file; of a pyproject.toml only what makes the wheel, not the settings of linters."""
+    content = path.read_bytes()
+    if path.name != "pyproject.toml":
+        return hashlib.sha256(content).hexdigest()
+    facts = tomllib.loads(content.decode())
+    return _digest([facts.get("build-system"), facts.get("project"), facts.get("tool", {}).get("hatch")])
 
 
 def package_files(root: Path, package: Package) -> list[Path]:

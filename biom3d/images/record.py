@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from biom3d.engine import find_image
 from biom3d.events import Reporter
-from biom3d.images.engine import find_image
 from biom3d.images.keys import dependencies_key, image_of, lock_hash
 from biom3d.images.lock import Lock, Row, base_digest, base_id, read_lock, write_lock
 from biom3d.images.plan import plan_build

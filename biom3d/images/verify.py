@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from biom3d.engine import HERE, translated
 from biom3d.errors import ContainerError
-from biom3d.images.engine import translated
 from biom3d.images.keys import Image
 from biom3d.images.table import Table
 
@@ -49,7 +49,7 @@ class Facts:
 
 def ask_image(client: "docker.DockerClient", reference: str, distribution: str) -> Facts:
     """Start the image and return what it answers."""
-    with translated(f"starting image '{reference}'"):
+    with translated(HERE, f"starting image '{reference}'"):
         image = client.images.get(reference)
         output = client.containers.run(
             reference,

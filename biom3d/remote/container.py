@@ -22,6 +22,7 @@ LABEL = "biom3d.job"
 LOG_LIMIT = {"max-size": "64m", "max-file": "2"}
 GRACE_S = 40  # from the request to stop to the kill; a training writes its checkpoint in between
 SIGKILL, SIGTERM = 137, 143  # exit codes: 128 + signal
+GONE = (404, 409)  # HTTP: an engine's answer about a container that was removed, or is being removed
 CANNOT_START = (125, 126, 127)
 LAST_LINES = 10
 
@@ -137,6 +138,11 @@ def _gpus(devices: Sequence[str]) -> dict[str, Any]:
 def read_end(container: "Container") -> End | None:
     """Return how the container ended; None while it runs or has not started."""
     container.reload()
+    return end_of(container)
+
+
+def end_of(container: "Container") -> End | None:
+    """Return the same as `read_end`, as it was when the engine was last asked."""
     state = container.attrs["State"]
     if state["Status"] not in ("exited", "dead"):
         return None
@@ -145,10 +151,11 @@ def read_end(container: "Container") -> End | None:
 
 def explain_end(spec: JobSpec, host: str, end: End, last_lines: str) -> JobError:
     """Return what a failed job's end means, and what to do."""
-    return JobError(f"job '{spec.name}' on {host}: {_cause(spec, end)}{_tail(last_lines)}{_log(spec)}")
+    return JobError(f"job '{spec.name}' on {host}: {cause_of(spec, end)}{_tail(last_lines)}{_log(spec)}")
 
 
-def _cause(spec: JobSpec, end: End) -> str:
+def cause_of(spec: JobSpec, end: End) -> str:
+    """Return what ended a failed job, and what to do about it."""
     resources = spec.resources
     if end.is_out_of_memory:
         return (
@@ -161,7 +168,10 @@ def _cause(spec: JobSpec, end: End) -> str:
             f" --set-resources {spec.commands[-1].rule}:runtime=MINUTES"
         )
     if end.code == SIGKILL:
-        return "killed from outside (by a person, the engine or the system); the same command goes on"
+        return (
+            "killed from outside (by a person, the engine or the system; Podman may also say so of a job that needs"
+            f" more than its {resources.mem_mb} MB of memory); the same command goes on"
+        )
     if end.code == SIGTERM:
         return "stopped from outside; the same command goes on"
     if end.code in CANNOT_START:

@@ -7,8 +7,8 @@ from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from biom3d.errors import Biom3dError, ContainerError, LostConnection
-from biom3d.remote.container import GRACE_S, LAST_LINES, SIGKILL, End, read_end
+from biom3d.errors import ContainerError, LostConnection
+from biom3d.remote.container import GONE, GRACE_S, LAST_LINES, SIGKILL, End, read_end
 from biom3d.remote.engine import translated
 from biom3d.remote.host import Host, Say
 
@@ -24,7 +24,8 @@ class Follower:
 
     def __init__(self, host: Host, name: str, say: Say) -> None:
         self._host, self._name, self._say = host, name, say
-        self._seen = ""  # the engine's time stamp of the last line shown
+        self._seen = ""  # the engine's time stamp of the last line shown, and how many lines were shown with it:
+        self._same = 0  # Podman's stamps are whole seconds
         self._lines: deque[str] = deque(maxlen=LAST_LINES)
 
     @property
@@ -34,14 +35,14 @@ class Follower:
 
     def wait(self, stop: threading.Event) -> End:
         """Return how the container ended; with `stop` set it is asked to end, and killed when it does not."""
-        ended: list[End | Biom3dError] = []
+        ended: list[End | Exception] = []
         over = threading.Event()
 
         def watch() -> None:
             try:
-                with translated(self._host.name, f"for the log of {self._name}"):
+                with translated(self._host.name, f"reading the log of {self._name}"):
                     ended.append(self._watch())
-            except Biom3dError as error:
+            except Exception as error:  # told by the thread that waits
                 ended.append(error)
             finally:
                 over.set()
@@ -54,12 +55,12 @@ class Follower:
                 break
         if not ended:
             raise ContainerError(f"{self._host.name}: container {self._name} does not stop; look at: docker ps")
-        if isinstance(ended[0], Biom3dError):
+        if isinstance(ended[0], Exception):
             raise ended[0]
         return ended[0]
 
     def _ask_to_stop(self) -> None:
-        with suppress(ContainerError), translated(self._host.name, f"to stop {self._name}"):
+        with suppress(ContainerError), translated(self._host.name, f"stopping {self._name}"):
             self._container().stop(timeout=GRACE_S)
 
     def _watch(self) -> End:
@@ -72,8 +73,10 @@ class Follower:
                 self._lines.append(line)
                 self._say(line)
             end = read_end(container)
-        except docker.errors.NotFound:  # somebody has removed it
-            return REMOVED
+        except docker.errors.APIError as error:
+            if error.status_code in GONE:  # somebody has removed it
+                return REMOVED
+            raise
         if end is None:
             raise LostConnection(f"{self._host.name}: the log of {self._name} broke off")
         return end
@@ -83,15 +86,22 @@ class Follower:
 
     def _read_lines(self, container: "Container") -> Iterator[str]:
         """Yield lines that were not yet seen, without the time stamp that tells so."""
-        since = {"since": _seconds(self._seen)} if self._seen else {}
+        last, again = self._seen, self._same
+        since = {"since": _seconds(last)} if last else {}
         stream = container.logs(stream=True, follow=True, timestamps=True, **since)
         for raw in split_lines(stream):
             stamp, _, text = raw.partition(b" ")
             moment = stamp.decode("ascii", "replace")
-            if moment > self._seen:
-                self._seen = moment
-                # A progress bar rewrites its line; its last state is what counts.
-                yield text.rstrip(b"\r").rpartition(b"\r")[2].decode("utf-8", "replace")[:LINE_LIMIT]
+            if moment < last:
+                continue
+            if moment == last and again:
+                again -= 1
+                continue
+            last = ""  # what comes now is new, also where stdout and stderr are not in order
+            self._same = self._same + 1 if moment == self._seen else 1
+            self._seen = moment
+            # A progress bar rewrites its line; its last state is what counts.
+            yield text.rstrip(b"\r").rpartition(b"\r")[2].decode("utf-8", "replace")[:LINE_LIMIT]
 
 
 def split_lines(chunks: Iterator[bytes], limit: int = 2**20) -> Iterator[bytes]:
@@ -109,4 +119,4 @@ def split_lines(chunks: Iterator[bytes], limit: int = 2**20) -> Iterator[bytes]:
 
 def _seconds(stamp: str) -> float:
     """Return the engine's time stamp as seconds, a little early: nanoseconds are cut, and seen lines are dropped."""
-    return datetime.fromisoformat(stamp[:26].rstrip("Z") + "+00:00").timestamp() - 0.001
+    return datetime.fromisoformat(stamp).timestamp() - 0.001

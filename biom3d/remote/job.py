@@ -38,6 +38,7 @@ class Command:
     benchmark: str | None = None
     makes: tuple[str, ...] = ()
     touch: tuple[str, ...] = ()
+    log: str | None = None  # the one that people read
 
 
 @dataclass(frozen=True)

@@ -7,25 +7,27 @@ where the container and the job's folder are. So the same job, asked for again, 
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from biom3d.errors import HostError, JobError, LostConnection
+from biom3d.errors import ContainerError, DataError, HostError, JobError, LostConnection, TransferError
 from biom3d.files import write_json
-from biom3d.remote import gpus
+from biom3d.remote import claims, gpus
 from biom3d.remote.container import (
+    GONE,
     LABEL,
     SIGKILL,
     SIGTERM,
     End,
     Place,
+    cause_of,
     container_name,
+    end_of,
     explain_end,
     plan_container,
-    read_end,
 )
 from biom3d.remote.engine import MB, Facts, image_id, read_facts, translated
 from biom3d.remote.follow import REMOVED, Follower
@@ -33,6 +35,7 @@ from biom3d.remote.host import Entry, Host, Say
 from biom3d.remote.job import (
     DEVICE_TAKEN,
     EXIT,
+    TIME_LIMIT,
     JobSpec,
     Resources,
     fit,
@@ -51,6 +54,7 @@ POLL_S = 1.0  # while a job waits for cores, memory or a GPU
 
 
 END_WELL = End(0, is_out_of_memory=False)
+RUN = "run.sh"  # in a job's folder: what its container starts
 CONFLICT = 409  # HTTP: the name is taken
 
 
@@ -81,6 +85,7 @@ class Runner:
         self.host = host
         self.records = records
         self.devices = devices
+        self.client = claims.client_name(records)
         self.starting = threading.Lock()  # jobs of one client look for room one after the other
 
     def run(self, spec: JobSpec, workdir: Path, say: Say, stop: threading.Event) -> str:
@@ -100,18 +105,38 @@ class Runner:
             except LostConnection as error:
                 if stop.is_set():
                     raise
-                lost_since = lost_since or time.monotonic()
+                if lost_since is None or life.heard > lost_since:  # it was back in between
+                    lost_since, pause = time.monotonic(), FIRST_PAUSE_S
                 if time.monotonic() - lost_since > GIVE_UP_S:
                     raise HostError(f"{error}; the job may still run: give the same command again later") from error
                 say(f"connection lost, trying again ({error})")
                 stop.wait(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_S)
 
+    def check(self, images: Iterable[str], gpus_wanted: int) -> None:
+        """Ask the host for what jobs are going to need, before the first starts; raises what `run` would."""
+        for image in images:
+            image_id(self.host.engine(), self.host.name, image)
+        if gpus_wanted:
+            self.usable_devices(gpus_wanted)
+
+    def usable_devices(self, wanted: int) -> tuple[str, ...]:
+        """Return the GPUs that jobs may use, busy or not; HostError if there are fewer than `wanted`."""
+        there = gpus.find_devices(self.host)
+        usable = tuple(device for device in there if self.devices is None or device in self.devices)
+        if len(usable) < wanted:
+            raise HostError(
+                f"{self.host.name}: {wanted} GPU(s) wanted, and it has {len(usable)} to use"
+                f" (nvidia-smi lists {', '.join(there) or 'none'}); set gpu: 0 in config.yaml to compute on the CPU"
+            )
+        return usable
+
     def _prepare(self, spec: JobSpec) -> Job:
         facts = read_facts(self.host.engine(), self.host.name)
         image = image_id(self.host.engine(), self.host.name, spec.image)
         entries = self.host.identify(spec.inputs)
-        job_id = identify(spec, image, entries)
+        # The engine is everybody's: the same job of another account or in another folder is another container.
+        job_id = identify(spec, f"{image} in {self.host.root}", entries)
         fitting = replace(spec, resources=fit(spec.resources, facts.cores, facts.memory_mb))
         return Job(fitting, job_id, image, entries, self.host.root / "jobs" / job_id, facts)
 
@@ -124,6 +149,7 @@ class Life:
         self._workdir, self._say, self._stop = workdir, say, stop
         self._follower = Follower(runner.host, job.container, say)
         self._starts = 0
+        self.heard = 0.0  # when the engine last answered
 
     def live(self) -> None:
         """Bring the job to its end, from wherever it is."""
@@ -137,7 +163,14 @@ class Life:
                 raise self._error("stopped before it began")
             if end is not None:
                 self._say("killed from outside; starts again")
-            self._start()
+                claims.join(self._host, self._job.folder, self._runner.client)
+            try:
+                self._start()
+            except ContainerError as error:
+                if not self._starts:
+                    raise
+                # It has run here before, so this will pass: an engine that is being restarted refuses for a while.
+                raise LostConnection(str(error)) from error
             end = self._follow()
             if end.code == DEVICE_TAKEN and self._job.spec.resources.gpus:
                 end = None
@@ -151,12 +184,12 @@ class Life:
 
     def _take_up(self) -> End | None:
         """Return the end of the job if it runs already or has ended well; None if it is to be started."""
+        code = claims.join(self._host, self._job.folder, self._runner.client)
         container = self._find()
         if container is None:
             # A container may have been removed since; the exit code beside the results stays.
-            return END_WELL if self._read_exit() == END_WELL.code else None
-        with translated(self._host.name, f"for the state of {self._job.container}"):
-            end = read_end(container)
+            return END_WELL if code == END_WELL.code else None
+        end = end_of(container)
         if end is None and container.attrs["State"]["Status"] != "created":
             self._say("runs already; going on with it")
             return self._follow()
@@ -169,23 +202,28 @@ class Life:
     def _follow(self) -> End:
         """Return the end of the job; what it wrote down itself counts, if its container was removed meanwhile."""
         end = self._follower.wait(self._stop)
-        return END_WELL if end == REMOVED and self._read_exit() == END_WELL.code else end
+        code = self._read_exit() if end == REMOVED else None
+        return end if code is None else End(code, is_out_of_memory=False)
 
     def _start(self) -> None:
         """Bring what the job needs, wait until the host has room for it, and start its container."""
         job = self._job
         self._check_disk()
-        mounts = self._host.stage(job.folder, job.entries, self._say)
+        try:
+            mounts = self._host.stage(job.folder, job.entries, self._say)
+        except (DataError, TransferError):
+            claims.leave(self._host, job.folder, self._runner.client)
+            raise
         self._host.write(job.folder / "steps.sh", steps_script(job.spec.commands).encode())
-        self._host.write(job.folder / "run.sh", supervisor_script(job.spec.resources).encode())
+        self._host.write(job.folder / RUN, supervisor_script(job.spec.resources).encode())
         with self._runner.starting:
             devices = self._wait_for_room()
-            if self._is_running():  # another client was faster with the same job
+            if self._is_taken():  # another client was faster with the same job
                 return
             self._remove_container()
             place = Place(job.facts, self._host.user(), devices, gpus.LEASES)
             arguments = plan_container(job.spec, job.id, job.image, job.folder, mounts, place)
-            with translated(self._host.name, f"to start a container of image '{job.spec.image}'"):
+            with translated(self._host.name, f"starting a container of image '{job.spec.image}'"):
                 _create_or_adopt(self._host.engine().containers, arguments, job.container)
         used = f" on GPU {', '.join(devices)}" if devices else ""
         self._say(f"started in {job.spec.image}{used}")
@@ -211,14 +249,7 @@ class Life:
 
     def _choose_devices(self, wanted: int) -> tuple[tuple[str, ...], str]:
         """Return `wanted` free devices, or what is lacking."""
-        devices = gpus.find_devices(self._host)
-        chosen = self._runner.devices
-        usable = tuple(device for device in devices if chosen is None or device in chosen)
-        if len(usable) < wanted:
-            raise HostError(
-                f"{self._host.name}: {wanted} GPU(s) wanted, and it has {len(usable)} to use"
-                f" (nvidia-smi lists {', '.join(devices) or 'none'}); set gpu: 0 in config.yaml to compute on the CPU"
-            )
+        usable = self._runner.usable_devices(wanted)
         free = gpus.find_free(self._host, usable)
         if len(free) < wanted:
             return (), f"{wanted} GPU(s) wanted, {len(free)} of {len(usable)} free"
@@ -230,19 +261,32 @@ class Life:
         self._bring(job.spec.logs)
         if end.code != 0:
             self._remove_container()
+            claims.leave(self._host, job.folder, self._runner.client)
             if self._stop.is_set():
                 raise self._error("stopped; the same command goes on")
+            self._note_cause(end)
             raise explain_end(job.spec, self._host.name, end, self._follower.last_lines)
         missing = self._bring(job.spec.outputs)
+        if missing and self._host.read(job.folder / RUN) is None:
+            raise LostConnection(f"{self._host.name}: somebody removed the folder of the job while it was read")
         if not missing:
             self._note_arrival()
         self._clean()
         if missing:
             raise self._error(f"ended well but did not make {', '.join(repr(name) for name in missing)}")
 
+    def _note_cause(self, end: End) -> None:
+        """Add to the log of the step that was at work what it could not say itself: that it was killed, and why."""
+        logs = [self._workdir / command.log for command in self._job.spec.commands if command.log]
+        begun = [log for log in logs if log.is_file()]
+        if begun and (end.is_out_of_memory or end.code in (TIME_LIMIT, SIGKILL, SIGTERM)):
+            with suppress(OSError), open(begun[-1], "a", encoding="utf-8") as log:
+                log.write(f"job: error: {cause_of(self._job.spec, end)}\n")
+
     def _clean(self) -> None:
-        self._remove_container()
-        self._host.remove(self._job.folder)
+        if claims.leave(self._host, self._job.folder, self._runner.client):
+            self._remove_container()
+            self._host.remove(self._job.folder)
 
     def _note_arrival(self) -> None:
         """Remember that all outputs are here: we may die before Snakemake learns it."""
@@ -281,31 +325,38 @@ class Life:
 
     def _running(self) -> list[dict[str, str]]:
         """Return the labels of all jobs that run on the host, also those of other clients."""
-        with translated(self._host.name, "which containers run"):
+        with translated(self._host.name, "listing containers"):
             containers = self._host.engine().containers.list(filters={"label": LABEL}, ignore_removed=True)
             return [container.labels for container in containers]
 
     def _find(self) -> "Container | None":
         import docker.errors
 
-        with translated(self._host.name, f"for container {self._job.container}"):
+        with translated(self._host.name, f"looking for {self._job.container}"):
             try:
-                return self._host.engine().containers.get(self._job.container)
+                container = self._host.engine().containers.get(self._job.container)
             except docker.errors.NotFound:
-                return None
+                container = None
+        self.heard = time.monotonic()
+        return container
 
-    def _is_running(self) -> bool:
+    def _is_taken(self) -> bool:
+        """Say whether the job runs, or has ended well and its results wait."""
         container = self._find()
-        return container is not None and container.status == "running"
+        return container is not None and (container.status == "running" or end_of(container) == END_WELL)
 
     def _remove_container(self) -> None:
         import docker.errors
 
         container = self._find()
         if container is not None:
-            what = f"to remove container {self._job.container}"
-            with translated(self._host.name, what), suppress(docker.errors.NotFound):
-                container.remove(force=True)
+            what = f"removing {self._job.container}"
+            with translated(self._host.name, what):
+                try:
+                    container.remove(force=True)
+                except docker.errors.APIError as error:
+                    if error.status_code not in GONE:
+                        raise
 
 
 def _signature(path: Path) -> list[int] | None:

@@ -39,6 +39,7 @@ class SSHHost:
         self._pool = Pool(settings, person or find_person())
         self._cache = hashes.Cache(cache)
         self._lock = threading.Lock()
+        self._connecting = threading.Lock()  # to the engine, which may take long; closing does not wait for it
         self._looked: tuple[Site, Stager, Collector] | None = None
         self._engine: docker.DockerClient | None = None
 
@@ -54,7 +55,7 @@ class SSHHost:
     def engine(self) -> "docker.DockerClient":
         """Return a client of the host's container engine; ContainerError if there is none or it refuses."""
         site = self._look()[0]
-        with self._lock:
+        with self._connecting:
             if self._engine is None:
                 self._engine = connect_engine(site, self.settings.engine_socket)
             return self._engine
@@ -113,10 +114,9 @@ class SSHHost:
 
     def close(self) -> None:
         """End the connections; jobs go on."""
-        with self._lock:
-            if self._engine is not None:
-                self._engine.close()
-                self._engine = None
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()
         self._pool.close()
 
     def _look(self) -> tuple[Site, Stager, Collector]:

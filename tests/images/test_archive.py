@@ -2,10 +2,10 @@
 
 import pytest
 
+from biom3d.engine import find_image
 from biom3d.errors import ContainerError, DataError, OutputError
 from biom3d.events import Reporter
 from biom3d.images.archive import layers_of, load_image, save_image
-from biom3d.images.engine import find_image
 from biom3d.images.lock import base_id
 from biom3d.images.table import load_table
 from tests.docker_engine import running_dockerd

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from biom3d.errors import ContainerError
+from biom3d import engine
+from biom3d.errors import ContainerError, LostConnection
 from biom3d.events import Reporter
-from biom3d.images import engine
 from biom3d.images.archive import load_image, save_image
 from biom3d.images.build import build_image
 from biom3d.images.keys import image_of
@@ -35,10 +35,24 @@ def test_no_engine_is_one_clear_line(command, tmp_path):
     )
     assert done.returncode == 1
     assert done.stderr == (
-        f"images: error: no container engine answers at {where}; start it (sudo systemctl start docker), "
-        "or let DOCKER_HOST name the socket of Docker or Podman\n"
+        f"images: error: this machine: no container engine answers (connecting to {where}); install Docker and start "
+        "it (sudo systemctl start docker), or set DOCKER_HOST to where Docker or Podman listens\n"
     )
     assert lock.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("nonsense", "DOCKER_HOST is no address"),
+        ("tcp://127.0.0.1:1", "no container engine answers"),
+        ("ssh://nobody@127.0.0.1:1", "no container engine answers"),
+    ],
+)
+def test_an_address_where_no_engine_is_says_so(monkeypatch, where, message):
+    monkeypatch.setenv("DOCKER_HOST", where)
+    with pytest.raises((ContainerError, LostConnection), match=f"{message} .connecting to {where}"):
+        engine.connect()
 
 
 def test_a_socket_without_permission_says_how_to_get_it(tmp_path, monkeypatch):
@@ -52,7 +66,7 @@ def test_a_socket_without_permission_says_how_to_get_it(tmp_path, monkeypatch):
             os.chmod(path, 0)  # noqa: PTH101 - a socket
             if user == 0:
                 os.seteuid(65534)
-            with pytest.raises(ContainerError, match=r"no permission on the engine's socket .*usermod -aG docker"):
+            with pytest.raises(ContainerError, match=r"no permission to use the container engine .*usermod -aG docker"):
                 engine.connect()
         finally:
             os.seteuid(user)

@@ -4,10 +4,10 @@ import time
 
 import pytest
 
+from biom3d.engine import find_image
 from biom3d.events import Reporter
 from biom3d.images.build import build_image
 from biom3d.images.contents import read_ages, read_contents
-from biom3d.images.engine import find_image
 from biom3d.images.keys import lookup
 from biom3d.images.lock import base_digest, base_id, read_lock
 from biom3d.images.record import lock_images
@@ -42,6 +42,12 @@ def test_it_is_not_much_larger_than_what_it_must_hold(docker_client, cpu_image):
 def test_steps_are_called_by_their_name(docker_client, cpu_image):
     assert "usage: python -m biom3d.train" in run(docker_client, cpu_image, "train", "--help")
     assert run(docker_client, cpu_image, "--version") == "biom3d 0.1.0\n"
+
+
+def test_a_command_of_the_client_is_refused_in_one_line(docker_client, cpu_image):
+    script = "python -m biom3d images list 2>&1 || true"
+    output = run(docker_client, cpu_image, "bash", "-c", script)
+    assert output == "biom3d: error: 'images' is not in this image, which holds the steps only; run it outside\n"
 
 
 def test_other_programs_run_as_they_are_for_any_user(docker_client, cpu_image):

@@ -58,13 +58,30 @@ def test_another_base_changes_all(checkout):
 
 @pytest.mark.parametrize(
     "path",
-    ["README.md", "biom3d/remote/ssh.py", "biom3d/images/keys.py", "biom3d/__pycache__/a.pyc", "docs/x.md"],
+    [
+        "README.md",
+        "biom3d/remote/ssh.py",
+        "biom3d/images/keys.py",
+        "biom3d/engine.py",
+        "biom3d/__pycache__/a.pyc",
+        "docs/x.md",
+    ],
 )
 def test_what_no_step_runs_changes_nothing(checkout, path):
     before = digests(checkout)
     (checkout / path).parent.mkdir(parents=True, exist_ok=True)
     (checkout / path).write_text("more\n")
     assert changed(checkout, before) == set()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "images"),
+    [("line-length = 120", "line-length = 99", set()), ('"numpy>=2.0"', '"numpy>=2.1"', {OURS})],
+)
+def test_of_pyproject_only_what_makes_the_wheel_counts(checkout, old, new, images):
+    before = digests(checkout)
+    change(checkout / "pyproject.toml", old, new)
+    assert changed(checkout, before) == images
 
 
 def test_an_image_of_others_is_run_by_its_digest(checkout):
@@ -107,4 +124,5 @@ def test_the_image_holds_every_step_but_not_the_client():
     table = load_table()
     files = {str(path) for path in package_files(table.root, table.packages["workflow"])}
     assert {"biom3d/train.py", "biom3d/pred.py", "biom3d/cli.py"} <= files
-    assert not any(name.startswith(("biom3d/remote/", "biom3d/images/", "workflow/")) for name in files)
+    client = ("biom3d/remote/", "biom3d/images/", "biom3d/engine.py", "workflow/")
+    assert not any(name.startswith(client) for name in files)

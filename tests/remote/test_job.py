@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from biom3d.errors import ConfigError
+from biom3d.remote.follow import Follower
 from biom3d.remote.host import Entry
 from biom3d.remote.job import (
     DEVICE_TAKEN,
@@ -159,3 +160,25 @@ def test_temporary_files_are_gone_at_the_end(tmp_path):
 def test_a_device_that_cannot_be_leased_is_told_by_the_exit_code(tmp_path):
     assert run(tmp_path, Command("a", "touch ran"), leases="no-such-device") == DEVICE_TAKEN
     assert not (tmp_path / "work/ran").exists()
+
+
+class Log:
+    """Stands in for a container whose engine stamps lines with whole seconds, as Podman does."""
+
+    def __init__(self, *lines: str) -> None:
+        self.lines = lines
+
+    def logs(self, **_: object):
+        return iter([f"2026-01-01T00:00:0{line}\n".encode() for line in self.lines])
+
+
+def test_lines_of_one_second_are_all_shown_and_none_twice_after_a_break():
+    follower = Follower(None, "name", print)
+    first = list(follower._read_lines(Log("1+01:00 a", "1+01:00 b")))
+    again = list(follower._read_lines(Log("1+01:00 a", "1+01:00 b", "1+01:00 c", "2+01:00 d")))
+    assert (first, again) == (["a", "b"], ["c", "d"])
+
+
+def test_stdout_and_stderr_out_of_order_lose_no_line():
+    lines = list(Follower(None, "name", print)._read_lines(Log("2Z late", "1Z early", "3Z next")))
+    assert lines == ["late", "early", "next"]

@@ -166,6 +166,13 @@ def test_running_out_of_memory_is_told_as_such(bench):
         bench.run("python3 -c 'x = bytearray(400 << 20)'")
 
 
+def test_the_log_of_a_killed_step_says_why_it_ended(bench):
+    command = Command("rule", "echo begun > job.log; python3 -c 'x = bytearray(400 << 20)'", log="job.log")
+    with pytest.raises(JobError):
+        bench.run("", commands=(command,), logs=("job.log",))
+    assert bench.text("job.log").startswith("begun\njob: error: out of memory: it may use 200 MB")
+
+
 def test_an_image_that_is_not_there_is_never_pulled(bench):
     with pytest.raises(ContainerError, match=r"image 'nobody/nothing:1' is not there; build it: biom3d images build"):
         bench.run("true", image="nobody/nothing:1")
@@ -282,8 +289,8 @@ def test_a_very_long_log_is_no_burden(bench):
 
 def as_somebody_else(bench: Bench, group: int) -> None:
     os.setgroups([group])
-    os.setegid(12345)
-    os.seteuid(12345)
+    os.setgid(12345)  # for good: a shell would go back from what is only in effect
+    os.setuid(12345)
     bench.run("mkdir out; id -u > out/uid")
 
 

@@ -88,6 +88,28 @@ def test_what_cannot_run_is_told_in_one_message(tmp_path, snakefile, arguments, 
     assert "Traceback" not in done.stderr
 
 
+def test_a_missing_image_costs_no_result(tmp_path):
+    (tmp_path / "b.txt").write_text("of last week")
+    done = snakemake(tmp_path, "--ssh-image", "nobody/nothing", "--forceall")
+    assert (tmp_path / "b.txt").read_text() == "of last week"
+    assert "ExecutorError:\nthis machine: image 'nobody/nothing' is not there" in done.stderr
+    assert "Error in" not in done.stderr
+
+
+def test_a_failed_group_is_told_once(tmp_path, base_image):
+    done = snakemake(tmp_path, "--ssh-image", base_image, snakefile=SNAKEFILE.replace("echo done |", "exit 3 |"))
+    assert done.stderr.count("job 'g' on this machine: exit 3") == 1
+    assert "message: None" not in done.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_one_message(tmp_path, base_image):
+    (tmp_path / ".snakemake").mkdir()
+    (tmp_path / ".snakemake/biom3d").touch()
+    done = snakemake(tmp_path, "--ssh-image", base_image)
+    assert ".snakemake/biom3d': File exists; a part of this path is a file" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_two_clients_in_one_folder_are_refused(tmp_path, base_image):
     import fcntl
 

@@ -56,7 +56,7 @@ def find_image(variant: str) -> Image:
     try:
         image = keys.lookup(variant, CHECKOUT)
     except errors.InputError as error:
-        raise ValueError(f"image '{variant}': {error}") from None
+        raise ValueError(str(error)) from None
     return Image(f"docker://{image.reference}", image.digest)
 
 

@@ -146,6 +146,8 @@ def judge(steps: Sequence[Step], is_of_this_run: Callable[[str], bool]) -> dict[
     """Say what became of each step: its output and its log tell, and the steps that it needs."""
     results: dict[str, Result] = {}
     renewed = {step.name: is_of_this_run(step.log) for step in steps}
+    # A step that others went on from has ended well; a group that fails later does not bring its output home.
+    gone_on_from = {need for step in steps if renewed[step.name] for need in step.needs}
     for step in steps:
         blocker = next((need for need in step.needs if results[need].state in (FAILED, SKIPPED)), None)
         if blocker:
@@ -154,7 +156,7 @@ def judge(steps: Sequence[Step], is_of_this_run: Callable[[str], bool]) -> dict[
         elif not renewed[step.name] and any(renewed[need] for need in step.needs):
             # What it needs was made anew and it was not: its output, if there, is of yesterday.
             results[step.name] = Result(OPEN, f"{step.name} was not reached")
-        elif Path(step.output).exists():
+        elif Path(step.output).exists() or (renewed[step.name] and step.name in gone_on_from):
             results[step.name] = Result(PASSED)
         elif renewed[step.name]:
             results[step.name] = Result(FAILED, f"{step.name}: {error_line(step.log)}; log: {step.log}")

@@ -7,6 +7,7 @@ No postponed annotations here: Snakemake reads the types of the settings.
 
 import asyncio
 import threading
+import traceback
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,6 +91,13 @@ common_settings = CommonSettings(
 )
 
 
+class ExecutorError(WorkflowError):
+    """What cannot be run, for people."""
+
+    # Snakemake would print the line of *this* file below the message.
+    __traceback__ = property(lambda self: None, lambda self, value: None)
+
+
 class Executor(RemoteExecutor):
     """Runs each job in a thread of its own, which lives as long as the job does."""
 
@@ -98,11 +106,27 @@ class Executor(RemoteExecutor):
 
         self._stop = threading.Event()
         self._threads: list[_Running] = []
+        self._is_checked = False
         try:
             self._lock = lock(Path.cwd())
             self._runner = make_runner(self.workflow.executor_settings, Path.cwd())
         except Exception as error:
             raise as_workflow_error(error) from None
+
+    def run_jobs(self, jobs: list[JobExecutorInterface]) -> None:
+        """Start jobs; before the first, see that the place has what all of them need.
+
+        Snakemake removes what a failed job was to make anew: a missing image must not cost a trained model.
+        """
+        from snakemake_executor_plugin_ssh.translate import needed
+
+        if not self._is_checked:
+            try:
+                self._runner.check(*needed(self.workflow.dag.needrun_jobs(), self.workflow.executor_settings.image))
+            except Exception as error:
+                raise as_workflow_error(error) from None
+            self._is_checked = True
+        super().run_jobs(jobs)
 
     def run_job(self, job: JobExecutorInterface) -> None:
         """Translate the job and start its thread."""
@@ -148,9 +172,10 @@ class Executor(RemoteExecutor):
 
     def print_job_error(self, job_info: SubmittedJobInfo, msg: Optional[str] = None, **kwargs: Any) -> None:
         """Print what happened; Snakemake's own version points to a cluster's log, which there is not."""
-        if job_info.job.is_group():
-            self.logger.error(msg)  # of a group Snakemake prints the jobs only
-        job_info.job.log_error(msg, **kwargs)
+        if job_info.job.is_group():  # of which Snakemake prints all its jobs, and not the message
+            self.logger.error(msg)
+        else:
+            job_info.job.log_error(msg, **kwargs)
 
 
 class _Running(threading.Thread):
@@ -166,14 +191,19 @@ class _Running(threading.Thread):
         try:
             self._runner.run(self._spec, Path.cwd(), self._say, self._stop_event)
         except Exception as error:
-            self.error = error
+            self.error = as_workflow_error(error)
+            if self.error is error:  # a mistake of ours
+                self._logger.error("".join(traceback.format_exception(error)))
 
     def _say(self, line: str) -> None:
         self._logger.info(f"[{self._spec.name}] {line}")
 
 
 def as_workflow_error(error: Exception) -> Exception:
-    """Return our errors as Snakemake's, which it prints without a traceback; others as they are."""
+    """Return what is not our mistake as Snakemake's error, which it prints without a traceback; the rest as it is."""
     from biom3d.errors import Biom3dError
+    from biom3d.files import system_error
 
-    return WorkflowError(str(error)) if isinstance(error, Biom3dError) else error
+    if isinstance(error, OSError):
+        error = system_error(error)
+    return ExecutorError(str(error)) if isinstance(error, Biom3dError) else error

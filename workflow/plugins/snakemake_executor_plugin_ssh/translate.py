@@ -56,6 +56,22 @@ def lock(workdir: Path) -> IO[str]:
     return file
 
 
+def needed(jobs: Iterable[Any], default_image: str | None) -> tuple[list[str], int]:
+    """Return the images that the jobs name, and the largest number of GPUs that one of them wants.
+
+    Raises:
+        ConfigError: one of them can only run here, or names a file that cannot be had elsewhere.
+    """
+    ours = [job for job in jobs if not job.is_local and not job.is_norun]
+    for job in ours:
+        _refuse_unsupported(job)
+        for name, files in ((job_name, job.input), (output_name, job.output)):
+            for file in files:
+                name(str(file))
+    images = {job.container_img_url or default_image for job in ours} - {None}
+    return sorted(map(_reference, images)), max((_number(job, "gpu") for job in ours), default=0)
+
+
 def translate_job(job: Any, default_image: str | None) -> JobSpec:
     """Return the job, or the group of jobs in their order, as one `JobSpec`.
 
@@ -99,6 +115,7 @@ def _command(member: Any) -> Command:
         threads=int(member.threads),
         benchmark=benchmark,
         makes=tuple(output_name(str(file)) for file in [*member.output, *member.log]),
+        log=output_name(str(member.log[0])) if member.log else None,
         touch=tuple(output_name(str(file)) for file in member.output if _has_flag(file, "touch")),
     )
 
@@ -133,7 +150,11 @@ def _image(members: Sequence[Any], default: str | None) -> str:
     image = images.pop()
     if not image:
         raise ConfigError(f"rule {rules} has no image; give it a `container:`, or a default: --ssh-image IMAGE")
-    return str(image).removeprefix("docker://")
+    return _reference(image)
+
+
+def _reference(url: Any) -> str:
+    return str(url).removeprefix("docker://")
 
 
 def _refuse_unsupported(member: Any) -> None:

@@ -1,0 +1,232 @@
+"""`biom3d remote`: make a host known, look at it and at what runs and lies there; no Snakemake needed."""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from biom3d.cli import add_subcommand, run_step, step_parser
+from biom3d.errors import HostError
+from biom3d.remote.profile import OWN, Settings, list_profiles, open_host, read_profile, write_profile
+
+if TYPE_CHECKING:
+    from biom3d.events import Reporter
+    from biom3d.remote.host import Host
+
+EXPLAIN = """Hosts that run jobs, each a Snakemake profile of yours.
+
+  biom3d remote add gpu1 --host gpu1.example.org --user lab    once; from then on: snakemake --profile gpu1
+  biom3d remote doctor gpu1                                    what is missing there, and how to mend it
+
+Passwords are asked for, or come from an agent, a keyring or BIOM3D_SSH_PASSWORD; never give one as an option."""
+COMMANDS = {
+    "add": "write your Snakemake profile for a host",
+    "list": "list your profiles that run jobs on hosts",
+    "doctor": "check a host, and say how to mend what is wrong",
+    "jobs": "list the jobs that run there or have ended there",
+    "logs": "print the log of a job",
+    "cancel": "stop a job; the same command goes on later",
+    "gpus": "list the GPUs, and who uses them",
+    "clean": "show what could be removed there, and remove it with --yes",
+    "datasets": "list the data sets there",
+    "models": "list the models there",
+    "send": "send a data set under a name of its own",
+    "get": "bring a file or folder here",
+}
+TYPES: dict[str, Callable[[str], object]] = {"port": int, "parallel": int, "bandwidth_mb_s": float}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line of `biom3d remote`."""
+    parser = step_parser("remote", EXPLAIN)
+    parser.prog = "biom3d remote"
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    made = {name: add_subcommand(commands, name, summary) for name, summary in COMMANDS.items()}
+    for name, command in made.items():
+        if name != "list":
+            command.add_argument("name", metavar="NAME", help="of the profile")
+    _add_settings(made["add"])
+    for name in ("logs", "cancel"):
+        made[name].add_argument("job", metavar="JOB", help="its id, the beginning of it, or its name")
+    made["logs"].add_argument("-f", "--follow", action="store_true", help="go on until the job ends")
+    made["clean"].add_argument(
+        "--older-than", type=days, default=30.0, metavar="30d", help="what nobody touched for so long (default: 30d)"
+    )
+    made["clean"].add_argument("--yes", action="store_true", help="remove it; without, it is only shown")
+    made["clean"].add_argument("--dry-run", action="store_true", help="only show it, which is the default")
+    made["send"].add_argument("dataset", metavar="DATASET", help="its name there")
+    made["send"].add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of images")
+    made["send"].add_argument("--masks", type=Path, metavar="DIR", help="folder of masks")
+    made["get"].add_argument("path", metavar="PATH", help="on the host, below workdir")
+    made["get"].add_argument("dest", type=Path, metavar="DEST", help="here: a new name, or a folder to put it in")
+    return parser
+
+
+def _add_settings(command: argparse.ArgumentParser) -> None:
+    for field, (_, reason) in OWN.items():
+        flag = f"--{field.replace('_', '-')}"
+        if field == "check_store":
+            command.add_argument(flag, action="store_true", help=reason)
+        else:
+            command.add_argument(flag, type=TYPES.get(field, str), required=field == "host", help=reason)
+    command.add_argument("--replace", action="store_true", help="replace your profile of this name")
+
+
+def days(text: str) -> float:
+    """Read an age, `30d` or `12h`, as days."""
+    unit = {"d": 1.0, "h": 1 / 24}.get(text[-1:])
+    try:
+        age = float(text[:-1]) * unit if unit else -1.0
+    except ValueError:
+        age = -1.0
+    if not 0 <= age < 1e5:
+        raise argparse.ArgumentTypeError(f"'{text}' is no age; wanted such as 30d or 12h")
+    return age
+
+
+def execute(args: argparse.Namespace, report: "Reporter") -> None:
+    """Run one subcommand."""
+    ALONE[args.command](args, report) if args.command in ALONE else _with_host(args, report)
+
+
+def _add(args: argparse.Namespace, report: "Reporter") -> None:
+    values = {field.name: getattr(args, field.name) for field in dataclasses.fields(Settings)}
+    path = write_profile(args.name, Settings(**values), args.replace)
+    report.info(f"wrote '{path}'")
+    if Path(args.name).exists():
+        report.warn(f"'{args.name}' is also a file or folder here, which Snakemake would take; use: --profile '{path}'")
+    report.info(f"next: biom3d remote doctor {args.name}   then: snakemake --profile {args.name}")
+
+
+def _list(args: argparse.Namespace, report: "Reporter") -> None:
+    rows = [
+        (name, settings.host, settings.user or "-", settings.workdir or "-", str(path))
+        for name, settings, path in list_profiles()
+    ]
+    print_table(("NAME", "HOST", "USER", "WORKDIR", "FILE"), rows)
+
+
+def _doctor(args: argparse.Namespace, report: "Reporter") -> None:
+    from biom3d.remote.doctor import FAIL, examine
+
+    failed = []
+    for finding in examine(read_profile(args.name), Path.cwd()):
+        print(finding, flush=True)
+        report.event("check", **dataclasses.asdict(finding))
+        failed += [finding.what] if finding.state == FAIL else []
+    if failed:
+        raise HostError(f"'{args.name}' cannot be used yet ({', '.join(failed)}); the lines above say how to mend it")
+
+
+ALONE = {"add": _add, "list": _list, "doctor": _doctor}
+
+
+def _with_host(args: argparse.Namespace, report: "Reporter") -> None:
+    settings = read_profile(args.name)
+    host = open_host(settings, Path.cwd())
+    try:
+        HOSTED[args.command](host, args, report)
+    finally:
+        host.close()
+
+
+def _jobs(host: "Host", args: argparse.Namespace, report: "Reporter") -> None:
+    from biom3d.remote.verbs import job_rows, list_jobs
+
+    head = ("JOB", "STATE", "SINCE", "THREADS", "MEM_MB", "GPU", "OWNER", "NAME")
+    print_table(head, job_rows(list_jobs(host)))
+
+
+def _logs(host: "Host", args: argparse.Namespace, report: "Reporter") -> None:
+    from biom3d.remote.verbs import find_job, list_jobs, print_log
+
+    print_log(host, find_job(list_jobs(host), args.job), args.follow, lambda line: print(line, flush=True))
+
+
+def _cancel(host: "Host", args: argparse.Namespace, report: "Reporter") -> None:
+    from biom3d.remote.verbs import cancel, find_job, list_jobs
+
+    job = find_job(list_jobs(host), args.job)
+    report.info(f"asking '{job.name}' to stop")
+    report.info(f"'{job.name}' has stopped ({cancel(host, job)}); the same command goes on later")
+
+
+def _gpus(host: "Host", args: argparse.Namespace, report: "Reporter") -> None:
+    from biom3d.remote.verbs import gpu_rows
+
+    rows = gpu_rows(host)
+    if not rows:
+        report.info(f"{host.name} has no NVIDIA GPU, or no driver")
+    print_table(("GPU", "KIND", "USED BY"), rows)
+
+
+def _clean(host: "Host", args: argparse.Namespace, report: "Reporter") -> None:
+    from biom3d.remote.progress import size_text
+    from biom3d.remote.verbs import clean, plan_cleaning
+
+    plan = plan_cleaning(host, args.older_than)
+    rows = [(folder.id, f"{folder.age_s / 86_400:.0f} days", size_text(folder.size)) for folder in plan.folders]
+    print_table(("JOB FOLDER", "UNTOUCHED", "SIZE"), rows)
+    stored = f"{len(plan.files)} file(s) of the store that no job uses, {size_text(sum(plan.files.values()))}"
+    report.info(f"{len(rows)} job folder(s), and {stored}; {size_text(plan.size)} in all, in '{host.root}'")
+    if args.dry_run or not args.yes:
+        report.info("nothing was removed; --yes removes it")
+        return
+    clean(host, plan)
+    report.info("removed")
+
+
+def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows in columns; on a terminal or not, so that both people and `awk` can read them."""
+    widths = [max(len(row[place]) for row in (head, *rows)) for place in range(len(head))]
+    for row in (head, *rows):
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _datasets(host: "Host", args: argparse.Namespace, report: "Reporter") -> None:
+    from biom3d.remote.data import dataset_rows
+
+    print_table(("DATASET", "IMAGES", "MASKS", "SIZE"), dataset_rows(host))
+
+
+def _models(host: "Host", args: argparse.Namespace, report: "Reporter") -> None:
+    from biom3d.remote.data import model_rows
+
+    print_table(("MODEL", "FILES", "SIZE"), model_rows(host))
+
+
+def _send(host: "Host", args: argparse.Namespace, report: "Reporter") -> None:
+    from biom3d.remote.data import send_dataset
+
+    place = send_dataset(host, args.dataset, args.images, args.masks, report.info)
+    report.info(f"'{args.dataset}' is at '{place}' on {host.name}")
+
+
+def _get(host: "Host", args: argparse.Namespace, report: "Reporter") -> None:
+    from biom3d.remote.data import get
+
+    report.info(f"arrived whole: '{get(host, args.path, args.dest, report.info)}'")
+
+
+HOSTED: "dict[str, Callable[[Host, argparse.Namespace, Reporter], None]]" = {
+    "jobs": _jobs,
+    "logs": _logs,
+    "cancel": _cancel,
+    "gpus": _gpus,
+    "clean": _clean,
+    "datasets": _datasets,
+    "models": _models,
+    "send": _send,
+    "get": _get,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `biom3d remote`; exit code as in the step contract."""
+    return run_step("remote", build_parser(), execute, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

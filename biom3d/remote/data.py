@@ -1,0 +1,149 @@
+"""Data that lies on a host under a name: data sets are sent there, models and results looked at and brought here.
+
+Everything is below the working folder: `data/<data set>/{images,masks}` and `logs/<model>`, as in a workflow's folder.
+"""
+
+import hashlib
+import json
+import re
+import uuid
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from biom3d.errors import ConfigError, DataError, HostError
+from biom3d.remote import commands, questions
+from biom3d.remote.host import Entry, Host, Say
+from biom3d.remote.job import WORK
+from biom3d.remote.local import LocalHost
+from biom3d.remote.progress import size_text
+from biom3d.remote.site import shown
+
+DATASETS, MODELS = "data", "logs"
+KINDS = ("images", "masks")
+CONTENT = ".biom3d-content"  # in a data set's folder: a hash of names and contents, written with it
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+IS_TAKEN = 65
+
+
+def send_dataset(host: Host, name: str, images: Path, masks: Path | None, say: Say) -> PurePosixPath:
+    """Bring a data set to `data/<name>` on the host, whole or not at all; return where it is.
+
+    What the host has already is not sent again. The files there are read-only.
+
+    Raises:
+        ConfigError: the name is no name, or belongs to another data set.
+        DataError: a folder is not there or empty.
+    """
+    workdir = _workdir(host)
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"'{name}' is no name for a data set; wanted letters, digits, '_', '.' and '-'")
+    entries = _identify(host, images, masks)
+    digest, place = content_hash(entries), workdir / DATASETS / name
+    if _is_there(host, place, digest):
+        say("the same data set is there already; nothing was sent")
+        return place
+    folder = host.root / "jobs" / digest[:24]  # named like a job's, so that `clean` finds what a killed client leaves
+    host.stage(folder, entries, say)
+    host.write(folder / WORK / CONTENT, digest.encode())
+    done = host.run(questions.place_dataset(folder / WORK, place))
+    host.run(commands.remove_folder(folder))
+    if done.code == IS_TAKEN and _is_there(host, place, digest):  # somebody was faster with the same
+        return place
+    _raise_if_failed(host, done.code, done.err)
+    return place
+
+
+def _identify(host: Host, images: Path, masks: Path | None) -> tuple[Entry, ...]:
+    folders = [("images", images), *([("masks", masks)] if masks else [])]
+    for kind, folder in folders:
+        if not folder.is_dir():
+            raise DataError(f"{kind}: '{folder}' is no folder; give the folder that holds them")
+    entries = host.identify(folders)
+    for kind, folder in folders:
+        if not any(entry.name.startswith(f"{kind}/") for entry in entries):
+            raise DataError(f"{kind}: no file in '{folder}'; give the folder that holds them")
+    return entries
+
+
+def content_hash(entries: Sequence[Entry]) -> str:
+    """Return what tells one data set from another: names and contents."""
+    facts = sorted((entry.name, entry.key) for entry in entries)
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _is_there(host: Host, place: PurePosixPath, digest: str) -> bool:
+    if host.run(questions.exists(place)).code:
+        return False
+    if host.read(place / CONTENT) == digest.encode():
+        return True
+    raise _taken(host, place)
+
+
+def _taken(host: Host, place: PurePosixPath) -> ConfigError:
+    return ConfigError(f"{host.name}: another data set is at '{place}'; choose another name, it is never overwritten")
+
+
+def get(host: Host, path: str, target: Path, say: Say) -> Path:
+    """Bring a file or folder from the working folder on the host to `target`, or into it if that is a folder.
+
+    Raises:
+        ConfigError: the path leads out of the working folder, or something is here already.
+        DataError: nothing is there.
+    """
+    workdir = _workdir(host)
+    name = relative_name(path, workdir)
+    final = target / PurePosixPath(name).name if target.is_dir() else target
+    if final.exists() or final.is_symlink():
+        raise ConfigError(f"'{final}' is here already, and is not overwritten; remove it or choose another name")
+    folder = host.root / "jobs" / uuid.uuid4().hex[:24]
+    try:
+        done = host.run(questions.link_workdir(folder, workdir))
+        _raise_if_failed(host, done.code, done.err)
+        missing = host.collect(folder, [(name, final)], say)
+    finally:
+        host.run(commands.remove_folder(folder))  # the link, not what it leads to
+    if missing:
+        raise DataError(
+            f"{host.name}: there is no '{workdir / name}'; see: biom3d remote datasets, biom3d remote models"
+        )
+    return final
+
+
+def relative_name(path: str, workdir: PurePosixPath) -> str:
+    """Return a path of the host as a name below its working folder; ConfigError if it leads elsewhere."""
+    given = PurePosixPath(path)
+    name = given.relative_to(workdir) if given.is_relative_to(workdir) else given
+    if name.is_absolute() or ".." in name.parts or not name.parts:
+        raise ConfigError(f"'{path}' is not in the working folder there; give a path below '{workdir}'")
+    return str(name)
+
+
+def dataset_rows(host: Host) -> list[tuple[str, ...]]:
+    """Return name, number of images, of masks, and size of each data set of the host."""
+    rows = _list(host, DATASETS, KINDS)
+    return [(name, images, masks, size_text(int(size))) for size, images, masks, name in rows]
+
+
+def model_rows(host: Host) -> list[tuple[str, ...]]:
+    """Return name, number of files and size of each model of the host."""
+    return [(name, files, size_text(int(size))) for size, files, name in _list(host, MODELS, (".",))]
+
+
+def _list(host: Host, parent: str, kinds: tuple[str, ...]) -> list[list[str]]:
+    done = host.run(questions.list_folders(host.root.parent / parent, kinds))
+    _raise_if_failed(host, done.code, done.err)
+    rows = [line.split(" ", len(kinds) + 1) for line in done.out.decode(errors="replace").splitlines()]
+    return [row for row in rows if len(row) == len(kinds) + 2]
+
+
+def _workdir(host: Host) -> PurePosixPath:
+    if isinstance(host, LocalHost):
+        raise ConfigError(
+            "jobs of this profile run on this machine: its data are here, nothing is to be sent or brought"
+        )
+    return host.root.parent
+
+
+def _raise_if_failed(host: Host, code: int, err: bytes) -> None:
+    if code:
+        raise HostError(f"{host.name}: a command failed there with exit code {code}: {shown(err)}; run the doctor")

@@ -1,0 +1,250 @@
+"""The user's Snakemake profile of a host: written once by `remote add`, read by Snakemake and by all our verbs."""
+
+import dataclasses
+import json
+import os
+import re
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from biom3d.config import from_mapping, read_yaml
+from biom3d.errors import ConfigError
+from biom3d.files import write_text
+from biom3d.remote.host import Host
+from biom3d.remote.local import LocalHost
+from biom3d.remote.ssh_config import SSHSettings, parse_jump, plan_route
+
+LOCAL = "local"
+LOCAL_FOLDER = Path(".snakemake", "biom3d")  # where jobs on this machine lie, below the folder of the workflow
+FILE = "profile.yaml"
+PREFIX = "ssh-"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+OTHER_FILE = re.compile(r"(profile|config)(\.v\d+\+)?\.yaml")  # what Snakemake reads of a profile's folder
+PLAIN = re.compile(r"[A-Za-z0-9_./~@-]+")
+
+# Keys that have nothing to do with the host, as in profiles/docker: value and reason.
+COMMON: dict[str, tuple[Any, str]] = {
+    "executor": ("ssh", "our plugin runs jobs in containers, here or on a host over SSH"),
+    "jobs": (100, "as many at once as there are cores, memory and GPUs for; the others wait"),
+    "nolock": (True, "the executor has a lock of its own, which ends with it: nothing to unlock after a power cut"),
+    "keep-going": (True, "a bad data set fails alone; the table at the end says why"),
+    "rerun-incomplete": (True, "after a failure, Ctrl-C or a lost terminal the same command goes on"),
+    "printshellcmds": (False, "the commands are in the report, and those of failed steps are printed anyway"),
+    "show-failed-logs": (False, "jobs already show what they log"),
+}
+# Keys of the host: an example for those that are not set, and the reason.
+OWN: dict[str, tuple[Any, str]] = {
+    "host": ("gpu1.example.org", "where jobs run: a name of ~/.ssh/config, an address, or 'local' (this machine)"),
+    "port": (22, "of the SSH server; not set: that of ~/.ssh/config, else 22"),
+    "user": ("lab", "account on the host; not set: that of ~/.ssh/config, else yours here"),
+    "key_file": ("~/.ssh/id_ed25519", "private key; not set: those of ~/.ssh/config, the agent, ~/.ssh/id_*"),
+    "jump": ("lab@gate.example.org:22", "hosts on the way, with commas between; not set: ~/.ssh/config's ProxyJump"),
+    "config": ("~/.ssh/config", "read instead of ~/.ssh/config"),
+    "workdir": ("biom3d", "folder on the host for data and jobs, absolute or below your home there"),
+    "parallel": (4, "connections that carry big transfers"),
+    "bandwidth_mb_s": (50, "limit of the transfers in MB/s, each way, where others share the line; not set: none"),
+    "check_store": (True, "hash again what the host has before it is used: finds damage of its disk, takes time"),
+    "image": ("biom3d-workflow/cpu:TAG", "for rules without a container of their own"),
+    "gpus": ("0,1", "GPUs that jobs may use, as nvidia-smi counts them; not set: all"),
+    "engine_socket": (
+        "/run/user/1000/podman/podman.sock",
+        "of the container engine; not set: DOCKER_HOST, Docker's own",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a profile says of its host: the keys `ssh-*`, which are the executor plugin's settings."""
+
+    host: str = LOCAL
+    port: int | None = None
+    user: str | None = None
+    key_file: str | None = None
+    jump: str | None = None
+    config: str | None = None
+    workdir: str | None = None
+    parallel: int | None = None
+    bandwidth_mb_s: float | None = None
+    check_store: bool = False
+    image: str | None = None
+    gpus: str | None = None
+    engine_socket: str | None = None
+
+
+def profiles_folder() -> Path:
+    """Return where `snakemake --profile NAME` looks for the user's own profiles."""
+    try:
+        from platformdirs import user_config_dir
+    except ImportError:  # comes with Snakemake, which the verbs can do without
+        return Path(os.environ.get("XDG_CONFIG_HOME", "").strip() or Path("~/.config").expanduser()) / "snakemake"
+    return Path(user_config_dir("snakemake", "snakemake"))
+
+
+def write_profile(name: str, settings: Settings, is_replaced: bool = False) -> Path:
+    """Write the user's profile `name`, whole or not at all; return its path.
+
+    Raises:
+        ConfigError: a setting cannot be used, or there is a profile of this name and it is not to be replaced.
+    """
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"'{name}' is no name for a profile; wanted letters, digits, '_', '.' and '-'")
+    settings = _from_anywhere(settings)
+    check(settings)
+    path = profiles_folder() / name / FILE
+    there = sorted(file.name for file in path.parent.glob("*.yaml") if OTHER_FILE.fullmatch(file.name))
+    if there and not is_replaced:
+        raise ConfigError(
+            f"there is a profile '{name}' already: '{path.parent / there[0]}'; choose another name or --replace"
+        )
+    others = [file for file in there if file != FILE]
+    if others:
+        raise ConfigError(
+            f"'{path.parent / others[0]}' would be read too, or instead; remove it or choose another name"
+        )
+    write_text(path, render_profile(name, settings))
+    return path
+
+
+def check(settings: Settings) -> None:
+    """Raise ConfigError for what cannot be right; nothing is connected."""
+    if "@" in settings.host:
+        raise ConfigError(f"host '{settings.host}' has an '@'; give the account with --user")
+    if settings.host == LOCAL:
+        _refuse_for_local(settings)
+        return
+    _check_numbers(settings)
+    ssh = ssh_settings(settings)
+    for user in (ssh.user, *(hop.user for hop in ssh.jump or ())):
+        if user and ":" in user:
+            raise ConfigError(
+                f"user '{user.partition(':')[0]}:...': no password stands in a profile; it is asked for on a terminal,"
+                " or comes from a keyring or the variable BIOM3D_SSH_PASSWORD"
+            )
+    plan_route(ssh)
+
+
+def _check_numbers(settings: Settings) -> None:
+    if settings.port is not None and not 0 < settings.port < 65536:
+        raise ConfigError(f"port is {settings.port}; wanted 1 to 65535")
+    if settings.parallel is not None and not 0 < settings.parallel <= 8:
+        raise ConfigError(f"parallel is {settings.parallel}; wanted 1 to 8")
+    if settings.bandwidth_mb_s is not None and not settings.bandwidth_mb_s > 0:
+        raise ConfigError(f"bandwidth-mb-s is {settings.bandwidth_mb_s:g}; wanted more than 0, or leave it out")
+
+
+def _refuse_for_local(settings: Settings) -> None:
+    useless = ("port", "user", "key_file", "jump", "config", "workdir", "parallel", "bandwidth_mb_s")
+    given = [name for name in useless if getattr(settings, name) is not None]
+    if given:
+        raise ConfigError(f"{given[0].replace('_', '-')} means nothing on this machine (host: local); leave it out")
+
+
+def _from_anywhere(settings: Settings) -> Settings:
+    """Return the settings with paths that mean the same in every folder."""
+    return dataclasses.replace(settings, key_file=_full(settings.key_file), config=_full(settings.config))
+
+
+def _full(path: str | None) -> str | None:
+    return str(Path(path).expanduser().absolute()) if path else None
+
+
+def render_profile(name: str, settings: Settings) -> str:
+    """Return the text of a profile: every key with its reason, those that are not set as comments."""
+    lines = [
+        f"# Jobs on {settings.host}; from any folder: snakemake --profile {name}",
+        f"# Made by 'biom3d remote add {name}'. Change it as you like; 'biom3d remote doctor {name}' checks it.",
+        "# No password stands here: it is asked for, or comes from an agent, a keyring or BIOM3D_SSH_PASSWORD.",
+        "",
+    ]
+    lines += [f"{key}: {scalar(value)}  # {reason}" for key, (value, reason) in COMMON.items()]
+    lines.append("")
+    for field, (example, reason) in OWN.items():
+        value, key = getattr(settings, field), PREFIX + field.replace("_", "-")
+        is_set = value is not None and value is not False
+        lines.append(f"{key}: {scalar(value)}  # {reason}" if is_set else f"# {key}: {scalar(example)}  # {reason}")
+    return "\n".join(lines) + "\n"
+
+
+def scalar(value: Any) -> str:
+    """Return a value as YAML, quoted where it would be read as something else."""
+    if not isinstance(value, str):
+        return json.dumps(value)
+    return value if PLAIN.fullmatch(value) and yaml.safe_load(value) == value else json.dumps(value, ensure_ascii=False)
+
+
+def read_profile(name: str) -> Settings:
+    """Return the settings of the profile that `snakemake --profile NAME` would take: a path, or the user's own.
+
+    Raises:
+        ConfigError: there is none, it is for another executor, or a key is wrong.
+    """
+    path = find_profile(name)
+    content = read_yaml(path)
+    if content.get("executor") != "ssh":
+        raise ConfigError(
+            f"'{path}' is a profile for executor '{content.get('executor', 'local')}', not for ours, 'ssh'"
+        )
+    hints = typing.get_type_hints(Settings)
+    values = {}
+    for key, value in content.items():
+        if key.startswith(PREFIX):
+            field = key.removeprefix(PREFIX).replace("-", "_")
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            # `gpus: 0` is a number to YAML, and to Snakemake the word that is wanted.
+            values[field] = str(value) if is_number and hints.get(field) == str | None else value
+    return from_mapping(Settings, values, str(path))
+
+
+def find_profile(name: str) -> Path:
+    """Return the file of a profile."""
+    for folder in (Path(name), profiles_folder() / name):
+        for path in (folder, folder / FILE, folder / "config.yaml"):
+            if path.is_file():
+                return path
+    known = ", ".join(known for known, _, _ in list_profiles()) or "none yet"
+    raise ConfigError(
+        f"no profile '{name}' in '{profiles_folder()}' (there: {known}); make it: biom3d remote add {name}"
+    )
+
+
+def list_profiles() -> Iterator[tuple[str, Settings, Path]]:
+    """Yield name, settings and file of the user's profiles that use our executor; others are passed over."""
+    for folder in sorted(profiles_folder().glob("*/")):
+        try:
+            yield folder.name, read_profile(str(folder)), find_profile(str(folder))
+        except ConfigError:
+            continue
+
+
+def ssh_settings(settings: Settings) -> SSHSettings:
+    """Return what the profile says of a host reached by SSH; what it leaves open comes from ~/.ssh/config."""
+    given = {name: getattr(settings, name) for name in ("port", "user", "workdir", "parallel", "bandwidth_mb_s")}
+    return SSHSettings(
+        host=settings.host,
+        key_file=Path(settings.key_file).expanduser() if settings.key_file else None,
+        jump=parse_jump(settings.jump) if settings.jump else None,
+        engine_socket=settings.engine_socket,
+        check_store=settings.check_store,
+        config=Path(settings.config).expanduser() if settings.config else None,
+        **{name: value for name, value in given.items() if value is not None},
+    )
+
+
+def open_host(settings: Settings, folder: Path) -> Host:
+    """Return the host; on this machine it works for the workflow in `folder`. Nothing is connected yet."""
+    if settings.host == LOCAL:
+        return LocalHost(folder / LOCAL_FOLDER, settings.engine_socket)
+    from biom3d.remote.ssh import SSHHost
+
+    return SSHHost(ssh_settings(settings))
+
+
+def devices(settings: Settings) -> tuple[str, ...] | None:
+    """Return the GPUs that jobs may use; None for all."""
+    return tuple(part.strip() for part in settings.gpus.split(",")) if settings.gpus else None
