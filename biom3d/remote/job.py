@@ -89,7 +89,7 @@ def output_name(path: str) -> str:
 
 
 def identify(spec: JobSpec, image_id: str, entries: Sequence[Entry]) -> str:
-    """Return the job's identity: equal commands, image and input contents give equal ids, and nothing else counts.
+    """Return the job's identity: equal commands, image, input contents and outputs give equal ids.
 
     Resources are not part of it, so a job that ran out of memory goes on in its folder with more of it.
     """
