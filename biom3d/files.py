@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -97,8 +98,19 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
         try:
             folder.mkdir()
             yield folder
-        finally:
-            remove(folder)
+        except BaseException:
+            _remove_surely(folder)
+            raise
+        remove(folder)
+
+
+def _remove_surely(folder: Path) -> None:
+    """Remove a folder into which threads of a library may still write for a moment (zarr's do, after a full disk)."""
+    for _ in range(20):
+        remove(folder)
+        time.sleep(0.02)
+        if not folder.exists():
+            return
 
 
 def replace(source: Path, target: Path) -> None:

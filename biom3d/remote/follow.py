@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from biom3d.errors import ContainerError, LostConnection
 from biom3d.remote.container import GONE, GRACE_S, LAST_LINES, SIGKILL, End, read_end
@@ -69,10 +69,10 @@ class Follower:
 
         try:
             container = self._container()
-            for line in self._read_lines(container):
-                self._lines.append(line)
-                self._say(line)
+            self._show(container, follow=True)
             end = read_end(container)
+            if end is not None:  # a connection may have broken just before, or the engine turned its log over
+                self._show(container, follow=False, tail=LAST_LINES)
         except docker.errors.APIError as error:
             if error.status_code in GONE:  # somebody has removed it
                 return REMOVED
@@ -81,14 +81,19 @@ class Follower:
             raise LostConnection(f"{self._host.name}: the log of {self._name} broke off")
         return end
 
+    def _show(self, container: "Container", **options: Any) -> None:
+        for line in self._read_lines(container, **options):
+            self._lines.append(line)
+            self._say(line)
+
     def _container(self) -> "Container":
         return self._host.engine().containers.get(self._name)
 
-    def _read_lines(self, container: "Container") -> Iterator[str]:
+    def _read_lines(self, container: "Container", **options: Any) -> Iterator[str]:
         """Yield lines that were not yet seen, without the time stamp that tells so."""
         last, again = self._seen, self._same
         since = {"since": _seconds(last)} if last else {}
-        stream = container.logs(stream=True, follow=True, timestamps=True, **since)
+        stream = container.logs(stream=True, timestamps=True, **options, **since)
         for raw in split_lines(stream):
             stamp, _, text = raw.partition(b" ")
             moment = stamp.decode("ascii", "replace")

@@ -146,4 +146,5 @@ def share_cache(checkout):
     from biom3d.images.table import CHECKOUT
 
     (checkout / ".cache").mkdir()
+    (CHECKOUT / ".cache" / "wheels").mkdir(parents=True, exist_ok=True)  # not yet, where the image was there before
     (checkout / ".cache" / "wheels").symlink_to(CHECKOUT / ".cache" / "wheels")

@@ -174,14 +174,8 @@ def report_files(wildcards):
 
 
 def all_files(wildcards):
-    """The results, and what they came from: what a failed rerun has removed is then made again, not overlooked."""
     return [
         *report_files(wildcards),
-        *for_models("results/{model}/{model}.zip", "logs/{model}/plan.yaml"),
-        *(run for model in PROJECT.models.values() for run in model.runs),
-        *for_pairs("results/{model}/{dataset}/labels", "data/pred/{model}/{dataset}"),
-        *(
-            f"results/check/{name}.json"
-            for name in sorted({name for _, name in PROJECT.pairs()})
-        ),
+        *for_models("results/{model}/{model}.zip"),
+        *for_pairs("results/{model}/{dataset}/labels"),
     ]
