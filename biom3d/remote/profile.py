@@ -20,7 +20,7 @@ from biom3d.remote.local import LocalHost
 from biom3d.remote.ssh_config import SSHSettings, parse_jump, plan_route
 
 LOCAL = "local"
-LOCAL_FOLDER = Path(".snakemake", "biom3d")  # where jobs on this machine lie, below the folder of the workflow
+LOCAL_FOLDER = Path(".snakemake", "biom3d")  # jobs on this machine: on the file system of the outputs
 FILE = "profile.yaml"
 PREFIX = "ssh-"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -230,15 +230,18 @@ def ssh_settings(settings: Settings) -> SSHSettings:
         key_file=Path(settings.key_file).expanduser() if settings.key_file else None,
         jump=parse_jump(settings.jump) if settings.jump else None,
         engine_socket=settings.engine_socket,
-        check_store=settings.check_store,
+        check_store=bool(settings.check_store),
         config=Path(settings.config).expanduser() if settings.config else None,
         **{name: value for name, value in given.items() if value is not None},
     )
 
 
 def open_host(settings: Settings, folder: Path) -> Host:
-    """Return the host; on this machine it works for the workflow in `folder`. Nothing is connected yet."""
-    if settings.host == LOCAL:
+    """Return the host; on this machine it works for the workflow in `folder`. Nothing is connected yet.
+
+    `settings` may be the executor plugin's own, which has the same fields; None there stands for the default.
+    """
+    if settings.host in (None, LOCAL):
         return LocalHost(folder / LOCAL_FOLDER, settings.engine_socket)
     from biom3d.remote.ssh import SSHHost
 

@@ -6,39 +6,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from biom3d.errors import ConfigError
-from biom3d.remote.host import Host
 from biom3d.remote.job import Command, JobSpec, Resources, job_name, output_name
 from biom3d.remote.lifecycle import Runner
-from biom3d.remote.local import LocalHost
-
-FOLDER = Path(".snakemake", "biom3d")  # on the file system of the outputs, and nobody's data
+from biom3d.remote.profile import LOCAL_FOLDER, devices, open_host
 
 
 def make_runner(settings: Any, workdir: Path) -> Runner:
     """Return what runs jobs on the host that the settings name; nothing is connected yet."""
-    devices = tuple(part.strip() for part in settings.gpus.split(",")) if settings.gpus else None
-    return Runner(make_host(settings, workdir), workdir / FOLDER / "ended", devices)
-
-
-def make_host(settings: Any, workdir: Path) -> Host:
-    """Return the host; what the settings leave open comes from ~/.ssh/config."""
-    if settings.host in (None, "local"):
-        return LocalHost(workdir / FOLDER, settings.engine_socket)
-    from biom3d.remote.ssh import SSHHost
-    from biom3d.remote.ssh_config import SSHSettings, parse_jump
-
-    given = {name: getattr(settings, name) for name in ("port", "user", "workdir", "parallel", "bandwidth_mb_s")}
-    return SSHHost(
-        SSHSettings(
-            host=settings.host,
-            key_file=Path(settings.key_file).expanduser() if settings.key_file else None,
-            jump=parse_jump(settings.jump) if settings.jump else None,
-            engine_socket=settings.engine_socket,
-            check_store=bool(settings.check_store),
-            config=Path(settings.config).expanduser() if settings.config else None,
-            **{name: value for name, value in given.items() if value is not None},
-        )
-    )
+    return Runner(open_host(settings, workdir), workdir / LOCAL_FOLDER / "ended", devices(settings))
 
 
 def lock(workdir: Path) -> IO[str]:
@@ -46,7 +21,7 @@ def lock(workdir: Path) -> IO[str]:
 
     Snakemake's own lock outlives a killed Snakemake, which would then not go on by itself; so profiles say `nolock`.
     """
-    folder = workdir / FOLDER
+    folder = workdir / LOCAL_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     file = open(folder / "lock", "a")  # noqa: SIM115 - stays open as long as it locks
     try:
