@@ -17,9 +17,9 @@ endif
 SELF := $(MAKE)
 BIN := .venv/bin
 PY := $(BIN)/python
-# Where the demo and its report run: a folder of profiles/.
+# Where the demo and its report run: a folder of profiles/, or a profile of yours, made by `biom3d remote add`.
 PROFILE ?= local
-SNAKEMAKE := $(PY) -m snakemake --workflow-profile profiles/$(PROFILE)
+SNAKEMAKE := $(PY) -m snakemake $(if $(wildcard profiles/$(PROFILE)),--workflow-profile profiles/$(PROFILE),--profile $(PROFILE))
 # The name holds the lock's hash: another lock, another stamp, a new environment.
 STAMP := .venv/.ready-$(TORCH)-$(shell sha256sum < requirements/$(TORCH).lock | cut -c1-16)
 
@@ -29,7 +29,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: help setup demo report test test-upstream lint bench bench-remote lock clean
 
 help:  ## list what can be made
-	echo "make TARGET [TORCH=cpu|cuda] [PYTHON=python3.12] [PROFILE=local|docker]"
+	echo "make TARGET [TORCH=cpu|cuda] [PYTHON=python3.12] [PROFILE=local|docker|YOURS]"
 	sed -nE 's/^([a-z-]+):[^#]*## (.*)/  \1\t\2/p' Makefile | expand -t 18
 
 setup: .venv/.installed  ## make the environment .venv from the lock file; TORCH=cuda for NVIDIA GPUs
@@ -46,7 +46,8 @@ demo:  ## segment real nuclei: set up, fetch, train, predict, evaluate, report; 
 	start=$$SECONDS
 	$(SELF) setup
 	$(PY) -m biom3d.demo data/demo
-	if [ "$(PROFILE)" = docker ]; then $(PY) -m biom3d images build cpu; fi
+	if [ "$(PROFILE)" != local ]; then $(PY) -m biom3d images build cpu; fi
+	if [ ! -d "profiles/$(PROFILE)" ]; then $(PY) -m biom3d remote send-image "$(PROFILE)" cpu; fi
 	$(SNAKEMAKE)
 	$(SELF) report
 	echo

@@ -34,6 +34,7 @@ COMMANDS = {
     "models": "list the models there",
     "send": "send a data set under a name of its own",
     "get": "bring a file or folder here",
+    "send-image": "bring an image of this machine to the engine there; only the layers that it lacks",
 }
 TYPES: dict[str, Callable[[str], object]] = {"port": int, "parallel": int, "bandwidth_mb_s": float}
 
@@ -59,6 +60,9 @@ def build_parser() -> argparse.ArgumentParser:
     made["send"].add_argument("dataset", metavar="DATASET", help="its name there")
     made["send"].add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of images")
     made["send"].add_argument("--masks", type=Path, metavar="DIR", help="folder of masks")
+    made["send-image"].add_argument(
+        "image", nargs="?", default="cpu", metavar="IMAGE", help="row of containers/images.yaml (default: cpu), or a name"
+    )
     made["get"].add_argument("path", metavar="PATH", help="on the host, below workdir")
     made["get"].add_argument("dest", type=Path, metavar="DEST", help="here: a new name, or a folder to put it in")
     return parser
@@ -210,6 +214,14 @@ def _get(host: "Host", args: argparse.Namespace, report: "Reporter") -> None:
     report.info(f"arrived whole: '{get(host, args.path, args.dest, report.info)}'")
 
 
+def _send_image(host: "Host", args: argparse.Namespace, report: "Reporter") -> None:
+    from biom3d.remote.image import reference_of, send_image
+
+    reference = reference_of(args.image)
+    is_new = send_image(host, reference, report)
+    report.info(f"'{reference}' is on {host.name}{'' if is_new else ' already'}")
+
+
 HOSTED: "dict[str, Callable[[Host, argparse.Namespace, Reporter], None]]" = {
     "jobs": _jobs,
     "logs": _logs,
@@ -220,6 +232,7 @@ HOSTED: "dict[str, Callable[[Host, argparse.Namespace, Reporter], None]]" = {
     "models": _models,
     "send": _send,
     "get": _get,
+    "send-image": _send_image,
 }
 
 

@@ -299,7 +299,7 @@ def judge_images(wanted: Iterable[str], there: Sequence[str]) -> Finding:
         FAIL,
         "images",
         f"none of {', '.join(lacking)} as this checkout makes them",
-        f"biom3d images save {lacking[0]} FILE, copy FILE there, and there: biom3d images load FILE (or docker load)",
+        f"biom3d images build {lacking[0]}, then biom3d remote send-image PROFILE {lacking[0]}",
     )
 
 

@@ -74,7 +74,7 @@ def image_id(client: "docker.DockerClient", host: str, reference: str) -> str:
     Nothing is pulled: a name alone does not say who made what is behind it.
     """
     name = reference.rpartition("/")[2].partition(":")[0]
-    ours = f"build it: biom3d images build {name}   or bring it: biom3d images load FILE"
+    ours = f"build it: biom3d images build {name}   and bring it to a host: biom3d remote send-image PROFILE {name}"
     others = f"if you trust its source: docker pull {reference}"
     remedy = others if "@" in reference else f"{ours}   or, {others}"
     return str(need_image(client, reference, remedy, host).id)

@@ -77,6 +77,11 @@ def look(pool: Pool, workdir: str, name: str) -> Site:
     done = pool.execute(commands.probe(workdir), repeat=True)
     before, mark, answer = done.out.partition(f"{commands.MARK}\n".encode())
     lines = answer.decode(errors="surrogateescape").splitlines()
+    if any(words in shown(done.err) for words in FULL):
+        raise HostError(
+            f"{name}: no space for the folder '{workdir}' there ({shown(done.err)}): its disk is full, or has no free"
+            " inodes, or your quota is used up ('df -h' and 'df -i' tell which); free some space"
+        )
     if done.code or not mark or len(lines) < 3:
         raise HostError(
             f"{name}: cannot make the folder '{workdir}' there ({shown(done.err) or shown(done.out)}); check workdir,"

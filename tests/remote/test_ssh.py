@@ -240,6 +240,22 @@ def test_a_workdir_that_cannot_be_made_is_told(make_host):
         make_host(workdir="/proc/no").user()
 
 
+@pytest.fixture
+def without_inodes(account, tmp_path):
+    """A disk with room for bytes and not for files."""
+    folder = account.home / "few"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=9m,nr_inodes=40,mode=777", "none", folder], check=True)
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+    folder.rmdir()
+
+
+def test_a_disk_without_free_inodes_is_told_as_such(make_host, without_inodes):
+    with pytest.raises(HostError, match=r"no space for the folder '.*few'.*inodes.*'df -i'"):
+        make_host(workdir=str(without_inodes)).user()
+
+
 def test_paramiko_prints_nothing_of_its_own(make_host, proxy, capfd):
     host = make_host(port=proxy.port)
     host.run("true")
