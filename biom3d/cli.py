@@ -33,6 +33,7 @@ COMMANDS = {
     "demo": ("biom3d.demo", "fetch the real demo data set"),
     "images": ("biom3d.images.__main__", "build, verify and lock the images that steps run in"),
     "remote": ("biom3d.remote.__main__", "run jobs on a host over SSH: add it, check it, see what runs and lies there"),
+    "server": ("biom3d.server.__main__", "set up a server that runs jobs of others, and say who may use it"),
 }
 
 # How long idle OpenMP threads spin before they sleep. Two predictions at once on 2 cores took 143 s each with the

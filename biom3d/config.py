@@ -24,9 +24,39 @@ MAX_CLASSES = 32767  # labels of patches are 16-bit integers
 
 
 @dataclass(frozen=True)
+class Machine:
+    """The device that trains ("cuda", "mps" or "cpu"), the memory it may use, fast 16-bit numbers or not."""
+
+    device: str
+    memory_gb: float
+    half_precision: bool
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A size of network and patch. `memory_gb` is what a training may use; `device` None is that of this machine."""
+
+    width: int
+    max_dim: int
+    memory_gb: float
+    device: str | None
+    purpose: str
+
+
+# By memory of the GPU, as the residual-encoder presets of nnU-Net are (M 9-11 GB, L 24 GB); a fifth of it stays free.
+PRESETS = {
+    "small": Preset(16, 64, 3.0, None, "a first result, on a CPU or a GPU of 4 GB"),
+    "medium": Preset(32, 128, 8.0, "cuda", "a GPU of 10 GB or more; the standard of nnU-Net and Biom3d"),
+    "large": Preset(48, 160, 20.0, "cuda", "a GPU of 24 GB or more; for many volumes and long trainings"),
+}
+
+
+@dataclass(frozen=True)
 class PlanRequest:
     """What a user may ask of a plan; None lets the planner decide from the data and the machine."""
 
+    preset: str | None = None  # a name of `PRESETS`; what is asked for beside it goes before
+    device: str | None = None  # that will train: "cuda", "mps" or "cpu"
     num_classes: int = 1  # objects, background not counted
     folds: int = 5  # cross-validation; 1 trains one model with a fifth of the volumes for validation
     num_epochs: int = 100
@@ -41,6 +71,13 @@ class PlanRequest:
     optimizer: str = "sgd"
     learning_rate: float | None = None  # None: 0.01 for SGD, 0.001 for AdamW
     seed: int = 0
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> "PlanRequest":
+        """Return a request for what was given; the limit of a preset replaces the default, never what was given."""
+        preset = PRESETS.get(given.get("preset") or "")
+        limit = {"max_dim": preset.max_dim} if preset else {}
+        return cls(**{**limit, **given})
 
 
 @dataclass(frozen=True)
@@ -120,6 +157,8 @@ class Plan:
     network: str = "UNet3D"
     seed: int = 0
     fingerprint: Fingerprint | None = None
+    request: PlanRequest | None = None  # with the fingerprint and the machine: what the plan follows from
+    machine: Machine | None = None
     data: DataPaths | None = None
     why: dict[str, str] = field(default_factory=dict)  # the reason of each choice, in words
 

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from biom3d.config import MAX_CLASSES, Plan, PlanRequest, SpacingUm, check_name
+from biom3d.config import MAX_CLASSES, PRESETS, Plan, PlanRequest, SpacingUm, check_name
 from biom3d.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -56,6 +56,18 @@ def add_threads_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=_at_least_one, metavar="N", help="CPU threads (default: all)")
 
 
+def add_processes_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--processes N`."""
+    parser.add_argument(
+        "--processes",
+        type=_at_least_one,
+        default=1,
+        metavar="N",
+        help="share each batch among N processes on this machine, each with a GPU of its own if there are GPUs "
+        "(default: 1, however many GPUs there are); `torchrun --nproc_per_node N -m biom3d.train` does the same",
+    )
+
+
 def spacing_from(args: argparse.Namespace) -> SpacingUm | None:
     """Return the spacing (z, y, x) in µm that was given, or None; ConfigError unless positive."""
     if args.spacing is None:
@@ -76,6 +88,16 @@ def add_request_options(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(flag, dest=name, help=f"{text} (default: {shown})", **more)
 
     triple: dict[str, Any] = {"nargs": 3, "type": int, "metavar": ("Z", "Y", "X")}
+    sizes = "; ".join(f"{name}: {preset.purpose}" for name, preset in PRESETS.items())
+    parser.add_argument(
+        "--preset",
+        choices=list(PRESETS),
+        help=f"width, patch and memory for a kind of machine ({sizes}); other options go before it (default: none, the "
+        "plan is for this machine)",
+    )
+    parser.add_argument(
+        "--device", choices=["cpu", "cuda", "mps"], help="device that will train (default: the best of this machine)"
+    )
     add("num_classes", "classes of objects, the background not counted", type=int, metavar="N")
     add("folds", "models of the cross-validation; 1 trains a single one", type=int, metavar="K")
     add("num_epochs", "epochs of the training", type=int, metavar="N")
@@ -107,7 +129,7 @@ def add_request_options(parser: argparse.ArgumentParser) -> None:
 
 def request_from(args: argparse.Namespace) -> PlanRequest:
     """Return what was asked for; options that were not given keep the default."""
-    return dataclasses.replace(_DEFAULTS, **given_options(args))
+    return PlanRequest.of(given_options(args))
 
 
 def given_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -136,6 +158,9 @@ def plan_order(args: argparse.Namespace) -> "PlanOrder":
     from biom3d.data.planner import PlanOrder
 
     check_name(args.desc, "--desc")
+    for name in ("preset", "device"):
+        if args.base_config and getattr(args, name):
+            raise ConfigError(f"--{name} is for a new plan; leave it out, or leave out --base_config")
     changeable = {field.name for field in dataclasses.fields(Plan)}
     return PlanOrder(
         desc=args.desc,

@@ -49,22 +49,31 @@ def execute(args: argparse.Namespace, report: Reporter) -> None:
 
 def explain(plan: Plan) -> str:
     """Return the plan in words: every choice, its value and its reason."""
-    shown = {
+    lines = [
+        f"{plan.desc}: {plan.num_classes} class(es), {plan.num_channels} channel(s), {'2D' if plan.is_2d else '3D'}"
+    ]
+    shown = _values(plan)
+    for key, reason in plan.why.items():
+        lines.append(f"  {key}: {shown[key]}" if key in shown else f"  {key}")
+        lines += textwrap.wrap(reason, 96, initial_indent="      because ", subsequent_indent="      ")
+    return "\n".join(lines)
+
+
+def _values(plan: Plan) -> dict[str, str]:
+    """Return the values that have a reason, as a person writes them."""
+    sure = round(plan.batch_size * plan.foreground_rate)
+    return {
+        "preset": plan.request.preset or "none" if plan.request else "none",
+        "num_pools": ", ".join(f"{axis} {n} x" for axis, n in zip("zyx", plan.num_pools, strict=True)),
         "patch_size": " x ".join(map(str, plan.patch_size)) + " voxels (z, y, x)",
         "batch_size": f"{plan.batch_size} patches",
         "width": f"{plan.width} features in the first stage",
         "spacing_um": "unknown" if plan.spacing_um is None else " x ".join(f"{s:g}" for s in plan.spacing_um) + " µm",
         "normalisation": plan.normalisation.scheme,
+        "num_epochs": f"{plan.num_epochs} of {plan.num_steps} batches",
+        "learning_rate": f"{plan.learning_rate:g} ({plan.optimizer})",
+        "foreground_rate": f"{plan.foreground_rate:g}: {sure} of {plan.batch_size} patches",
     }
-    lines = [
-        f"{plan.desc}: {plan.num_classes} class(es), {plan.num_channels} channel(s), {'2D' if plan.is_2d else '3D'}"
-    ]
-    for key, reason in plan.why.items():
-        lines.append(f"  {key}: {shown[key]}" if key in shown else f"  {key}")
-        lines += textwrap.wrap(reason, 96, initial_indent="      because ", subsequent_indent="      ")
-    halved = ", ".join(f"{axis} {n} x" for axis, n in zip("zyx", plan.num_pools, strict=True))
-    lines.append(f"  num_pools: {halved}\n      because each axis is halved until 4 voxels are left, at most 5 times")
-    return "\n".join(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

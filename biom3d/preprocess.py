@@ -6,6 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
@@ -168,9 +169,9 @@ def _preprocess_case(
     report: Reporter,
 ) -> tuple[list[str], "np.ndarray", bytes]:
     """Check, normalise, resample and write one case; return file names, voxels per class, a hash of the arrays."""
-    import numpy as np
 
     from biom3d.data.dataset import read_case
+    from biom3d.data.labels import count_classes
     from biom3d.data.normalise import choose_scaling
     from biom3d.data.resample import resample, resample_labels, target_shape
 
@@ -181,16 +182,25 @@ def _preprocess_case(
     scaled = choose_scaling(plan.normalisation, [image], plan.num_channels).apply(image)
     shape = target_shape(labels.shape, spacing_from(args) or loaded.header.spacing_um, plan.spacing_um)
     scaled, labels = resample(scaled, shape), resample_labels(labels, shape)
-    counts = np.bincount(labels.ravel(), minlength=plan.num_classes + 1)
+    del loaded, image
+    counts = count_classes(labels, plan.num_classes).sum(0)
     names = []
-    for number, block in enumerate(_blocks(case, shape, pieces), start=1):
-        name = case.name if pieces == 1 else f"{case.name}_block{number}"
-        _write_case(folders, name, scaled[(slice(None), *block)], labels[block], plan)
-        names.append(f"{name}.npy")
-    digest = hashlib.sha256(os.fsencode(case.name))
-    for array in (scaled, labels):
+    with ThreadPoolExecutor(1, "digest") as pool:
+        digest = pool.submit(_digest, case.name, scaled, labels)
+        for number, block in enumerate(_blocks(case, shape, pieces), start=1):
+            name = case.name if pieces == 1 else f"{case.name}_block{number}"
+            _write_case(folders, name, scaled[(slice(None), *block)], labels[block], plan)
+            names.append(f"{name}.npy")
+    return names, counts, digest.result()
+
+
+def _digest(name: str, *arrays: "np.ndarray") -> bytes:
+    import numpy as np
+
+    digest = hashlib.sha256(os.fsencode(name))
+    for array in arrays:
         digest.update(np.ascontiguousarray(array).data)
-    return names, counts, digest.digest()
+    return digest.digest()
 
 
 def _write_case(folders: DataPaths, name: str, image: "np.ndarray", labels: "np.ndarray", plan: Plan) -> None:

@@ -4,8 +4,11 @@ import argparse
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import hashlib
+import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,10 +21,13 @@ from biom3d.config import DataPaths, Plan, load_plan, save_plan
 from biom3d.errors import ConfigError, DataError
 from biom3d.events import Reporter, duration_text
 from biom3d.files import is_taken, output_error, remove, replace
-from biom3d.options import add_threads_option
+from biom3d.options import add_processes_option, add_threads_option
+from biom3d.training import launch
 
 if TYPE_CHECKING:
     from biom3d.data.patches import Case
+    from biom3d.training.group import Group
+    from biom3d.training.loop import Training
 
 DESCRIPTION = """Train a model on preprocessed data.
 
@@ -43,6 +49,7 @@ class TrainJob:
     final: Path | None = None
     weights_from: Path | None = None
     any_length: bool = False
+    precision: str = "auto"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -70,15 +77,78 @@ def build_parser() -> argparse.ArgumentParser:
         help="model folder to make; DIR.partial holds the work and an interrupted training goes on from it "
         "(default: logs/<time>-<name>_fold<fold>)",
     )
-    add_threads_option(parser)
+    add_compute_options(parser)
+    parser.add_argument("--meeting", type=Path, help=argparse.SUPPRESS)  # of the processes that --processes starts
     add_foreign_options(parser, "train")
     return parser
 
 
-def execute(args: argparse.Namespace, report: Reporter) -> None:
-    """Run the training that the options ask for."""
+def add_compute_options(parser: argparse.ArgumentParser) -> None:
+    """Add how a training uses the machine."""
+    add_threads_option(parser)
+    add_processes_option(parser)
+    parser.add_argument(
+        "--precision",
+        choices=["auto", "float32"],
+        default="auto",
+        help="auto: 16-bit numbers where the device is fast at them; float32: single precision, up to twice the time",
+    )
+
+
+def compute_options(args: argparse.Namespace) -> list[str]:
+    """Return the options of `add_compute_options` as words again."""
+    words = ["--processes", str(args.processes), "--precision", args.precision]
+    return [*words, "--threads", str(args.threads)] if args.threads else words
+
+
+def execute(args: argparse.Namespace, report: Reporter, argv: Sequence[str] = ()) -> None:
+    """Run the training that the options, from `argv`, ask for."""
     answer_foreign_options(args, "train", report)
-    train(job_from(args), report, args.threads)
+    run(argv, report)
+
+
+def run(argv: Sequence[str], report: Reporter) -> Path:
+    """Train with the options `argv`, in one process or in several; return the model folder."""
+    args = build_parser().parse_args(argv)
+    job = job_from(args)
+    if args.processes > 1 and args.meeting is None:
+        named = args.run_dir or args.config is None
+        _start_processes(job, args.processes, argv if named else [*argv, "--run_dir", str(job.run)])
+        return job.final or job.run
+    from biom3d.training.group import LostProcess, group_from
+
+    group = group_from(os.environ)
+    if args.meeting is not None:
+        launch.end_with_launcher()
+    if not group.is_first:
+        report = _silent(report)
+    try:
+        return train(job, report, args.threads, group, args.meeting)
+    except LostProcess:
+        if args.meeting is not None:
+            raise SystemExit(launch.LOST) from None  # the launcher knows who was first, and says it
+        raise
+
+
+def _start_processes(job: TrainJob, count: int, argv: Sequence[str]) -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("--processes was given to a process that torchrun started; leave it out")
+    _refuse_small_batch(job.plan, count)
+    launch.train_together(argv, count)
+
+
+def _refuse_small_batch(plan: Plan, count: int) -> None:
+    if count > plan.batch_size:
+        raise ConfigError(
+            f"a batch of {plan.batch_size} patch(es) cannot be shared by {count} processes; plan with --batch_size "
+            f"{count} or more, or use {plan.batch_size} process(es)"
+        )
+
+
+def _silent(report: Reporter) -> Reporter:
+    """Return a reporter that says nothing, and let the given one tell only of our own mistakes, without events."""
+    report.close()
+    return Reporter("train", stream=open(os.devnull, "w"))
 
 
 def job_from(args: argparse.Namespace) -> TrainJob:
@@ -88,48 +158,61 @@ def job_from(args: argparse.Namespace) -> TrainJob:
     if args.config is None:
         run = Path(args.log)
         plan = load_plan(_existing(run / "plan.yaml", "a model folder made by train"))
-        return TrainJob(plan, _fold_of(run), _data_paths(plan, args.data_dir), run, any_length=True)
+        data = _data_paths(plan, args.data_dir)
+        return TrainJob(plan, _fold_of(run), data, run, any_length=True, precision=args.precision)
     plan = _load_any_plan(Path(args.config), args.data_dir)
     weights = Path(args.log) if args.log else None
     data = _data_paths(plan, args.data_dir)
     if args.run_dir is None:
         stamp = time.strftime("%Y%m%d-%H%M%S")
         run = Path("logs") / f"{stamp}-{plan.desc}_fold{args.fold}"
-        return TrainJob(plan, args.fold, data, run, weights_from=weights)
+        return TrainJob(plan, args.fold, data, run, weights_from=weights, precision=args.precision)
     final = Path(args.run_dir)
     partial = final.parent / f"{final.name}.partial"
-    return TrainJob(plan, args.fold, data, partial, final, weights)
+    return TrainJob(plan, args.fold, data, partial, final, weights, precision=args.precision)
 
 
-def train(job: TrainJob, report: Reporter, threads: int | None = None) -> Path:
-    """Train one model to its end and return its folder; see `TrainJob`."""
+def train(
+    job: TrainJob,
+    report: Reporter,
+    threads: int | None = None,
+    group: "Group | None" = None,
+    meeting: Path | None = None,
+) -> Path:
+    """Train one model to its end and return its folder; see `TrainJob`.
+
+    In a `group` every process calls this; only the first one writes.
+    """
     import torch
 
     from biom3d.training import loop
     from biom3d.training.checkpoint import load_checkpoint
     from biom3d.training.device import choose_device, half_precision, prepare_cpu
+    from biom3d.training.group import ALONE, device_of, joined
 
+    group = group or ALONE
+    _refuse_small_batch(job.plan, group.size)
     if job.final is not None and is_taken(job.final):
         raise DataError(f"'{job.final}' exists; choose another --run_dir, or resume it with --log")
+    if group.size > 1:
+        threads = max(1, (threads or torch.get_num_threads()) // group.size)
     prepare_cpu(threads)
-    device = choose_device()
+    device = device_of(group, choose_device())
+    compute = loop.Compute(device, half_precision(device) if job.precision == "auto" else None, group)
     cases = _load_cases(job)
     _refuse_nothing_to_learn(cases, job, report)
     weights = load_checkpoint(_best_of(job.weights_from), device)["model"] if job.weights_from else None
-    with _only_one(job.run):
-        training = loop.start(job.plan, job.fold, cases, job.run, device, weights)
+    with _only_one(job.run) if group.is_first else contextlib.nullcontext(), joined(group, device, meeting):
+        training = loop.start(job.plan, job.fold, cases, job.run, compute, weights)
         training.origin = _sha256(_best_of(job.weights_from)) if job.weights_from else ""
-        if loop.resume(training, job.any_length):
-            report.info(f"resuming '{job.run}' after epoch {len(training.rows)} of {job.plan.num_epochs}")
-        elif job.any_length:
-            raise DataError(f"'{job.run}' holds no state of its plan to resume; train it anew with --config")
-        else:
-            _set_aside_another(job.run, report)
-        _write_description(job)
+        _take_up(training, job, report)
+        if group.is_first:
+            _write_description(job)
+        shared = f", {group.size} processes" if group.size > 1 else ""
         report.info(
             f"{job.plan.desc} fold {job.fold}: {len(cases[0])} volumes train, {len(cases[1])} validate; patch "
             f"{list(job.plan.patch_size)}, batch {job.plan.batch_size}, on {device.type} "
-            f"({half_precision(device) or torch.float32}, {torch.get_num_threads()} threads)"
+            f"({compute.half or torch.float32}, {torch.get_num_threads()} threads{shared})"
         )
         started = time.monotonic()
         loop.fit(training, report)
@@ -137,8 +220,25 @@ def train(job: TrainJob, report: Reporter, threads: int | None = None) -> Path:
         report.event("done", best_dice=training.best_dice, run=str(job.final or job.run))
     if job.final is None:
         return job.run
-    replace(job.run, job.final)
+    if group.is_first:
+        replace(job.run, job.final)
     return job.final
+
+
+def _take_up(training: "Training", job: TrainJob, report: Reporter) -> None:
+    """Go on with what is left of the same training, if there is; the first process decides for all."""
+    from biom3d.training import loop
+
+    group = training.compute.group
+    resumed = bool(group.same(int(group.is_first and loop.resume(training, job.any_length))))
+    if resumed and not group.is_first and not loop.resume(training, job.any_length):
+        raise DataError(f"'{job.run}' is not the same for all processes; give a folder that all of them see")
+    if resumed:
+        report.info(f"resuming '{job.run}' after epoch {len(training.rows)} of {job.plan.num_epochs}")
+    elif job.any_length:
+        raise DataError(f"'{job.run}' holds no state of its plan to resume; train it anew with --config")
+    elif group.is_first:
+        _set_aside_another(job.run, report)
 
 
 def _load_any_plan(path: Path, data_dir: str | None) -> Plan:
@@ -288,7 +388,8 @@ def _existing(path: Path, wanted: str) -> Path:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the step; return its exit code."""
-    return run_step("train", build_parser(), execute, argv)
+    argv = sys.argv[1:] if argv is None else list(argv)
+    return run_step("train", build_parser(), functools.partial(execute, argv=argv), argv)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from typing import Any
 
 from biom3d import __version__
 from biom3d.config import Plan, dump
-from biom3d.data.augment import margin_of
+from biom3d.data.patches import margin_of
 from biom3d.files import write_text
 
 OURS = "biom3d-workflow"  # opens TRAINED_ON_VERSION of what we trained; Biom3d writes its own version there

@@ -6,7 +6,7 @@ brightness, contrast, low resolution, gamma). All spatial transforms are one aff
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from biom3d.config import SpacingUm, Triple
+from biom3d.data.patches import WHOLE
 
 ROTATION_RAD = math.pi / 6
 SCALE = (0.7, 1.4)
-MARGIN = 0.2  # share of the patch read around it, so that rotation and scaling find real voxels
 ANISOTROPIC = 3.0  # from this ratio of spacing or size on, only the plane of the thin axis is rotated
 
 
@@ -38,11 +38,9 @@ class Parameters:
     gamma: np.ndarray
     inverted: np.ndarray
 
-
-def margin_of(patch: Triple) -> Triple:
-    """Return how many voxels to read around a patch on each side; a single plane has none."""
-    z, y, x = (0 if p == 1 else math.ceil(p * MARGIN) for p in patch)
-    return z, y, x
+    def part(self, share: slice) -> "Parameters":
+        """Return those of some of the samples."""
+        return Parameters(*(getattr(self, field.name)[share] for field in fields(self)))
 
 
 def draw_parameters(batch: int, patch: Triple, spacing: SpacingUm | None, rng: np.random.Generator) -> Parameters:
@@ -66,12 +64,23 @@ def draw_parameters(batch: int, patch: Triple, spacing: SpacingUm | None, rng: n
 
 
 def apply(
-    images: Tensor, masks: Tensor, patch: Triple, parameters: Parameters, generator: torch.Generator
+    images: Tensor,
+    masks: Tensor,
+    patch: Triple,
+    parameters: Parameters,
+    generator: torch.Generator,
+    share: slice = WHOLE,
 ) -> tuple[Tensor, Tensor]:
-    """Augment images (b, c, z, y, x) and masks (b, z, y, x), both with margin; returns both at `patch` size."""
-    images, masks = apply_affine(images, masks, patch, parameters.affine)
-    images = apply_intensity(images, parameters, generator)
-    return images, masks
+    """Augment images (b, c, z, y, x) and masks (b, z, y, x), both with margin; returns both at `patch` size.
+
+    `parameters` are those of a batch, images and masks its samples `share`. Noise is drawn for the whole batch, so
+    that processes which share it see the same.
+    """
+    own = parameters.part(share)
+    images, masks = apply_affine(images, masks, patch, own.affine)
+    shape = (len(parameters.noise), *images.shape[1:])
+    noise = torch.randn(shape, generator=generator, device=images.device)[share]
+    return apply_intensity(images, own, noise), masks
 
 
 def apply_affine(images: Tensor, masks: Tensor, patch: Sequence[int], affine: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -87,9 +96,8 @@ def apply_affine(images: Tensor, masks: Tensor, patch: Sequence[int], affine: np
     return images, nearest[:, 0].long()
 
 
-def apply_intensity(images: Tensor, parameters: Parameters, generator: torch.Generator) -> Tensor:
-    """Change the intensities of images (b, c, z, y, x)."""
-    noise = torch.randn(images.shape, generator=generator, device=images.device)
+def apply_intensity(images: Tensor, parameters: Parameters, noise: Tensor) -> Tensor:
+    """Change the intensities of images (b, c, z, y, x); `noise` of the same shape is normal, of deviation 1."""
     images = images + noise * _column(parameters.noise, images)
     for i, sigma in enumerate(parameters.blur):
         if sigma > 0:

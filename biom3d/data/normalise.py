@@ -1,6 +1,6 @@
 """Intensities to a common scale, from statistics that can be gathered plane by plane."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +9,7 @@ from biom3d.config import Normalisation
 from biom3d.errors import DataError
 
 TINY = 1e-8
+VOXELS_AT_ONCE = 1 << 18  # 2 MB in float64, which caches hold
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,7 @@ def mean_and_std(blocks: Iterable[np.ndarray], channels: int) -> tuple[np.ndarra
     Chan, Golub & LeVeque 1983: moments of the parts are merged, which loses no digits to a large offset.
     """
     count, mean, squares = 0, np.zeros(channels), np.zeros(channels)
-    for block in blocks:
-        flat = block.reshape(channels, -1)
+    for flat in _pieces(blocks, channels):
         n = flat.shape[1]
         block_mean = flat.mean(1, dtype=np.float64)
         block_squares = flat.var(1, dtype=np.float64) * n
@@ -76,3 +76,10 @@ def mean_and_std(blocks: Iterable[np.ndarray], channels: int) -> tuple[np.ndarra
         mean += delta * (n / total)
         count = total
     return mean, np.sqrt(squares / max(count, 1))
+
+
+def _pieces(blocks: Iterable[np.ndarray], channels: int) -> Iterator[np.ndarray]:
+    """Yield blocks (c, ...) as (c, n), few voxels at a time: moments are gathered in float64 copies."""
+    for block in blocks:
+        flat = block.reshape(channels, -1)
+        yield from (flat[:, i : i + VOXELS_AT_ONCE] for i in range(0, flat.shape[1], VOXELS_AT_ONCE))

@@ -1,5 +1,6 @@
 """Random patches for training and the grid of patches for prediction."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,11 @@ from typing import Any
 import numpy as np
 
 from biom3d.config import Triple
+from biom3d.data.labels import count_classes
 from biom3d.errors import DataError
+
+MARGIN = 0.2  # share of the patch read around it, so that rotation and scaling find real voxels
+WHOLE = slice(None)  # all samples of a batch
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,12 @@ def _refuse_damaged(image: np.ndarray, mask: np.ndarray, voxels: dict[int, np.nd
         fits = places.ndim == 2 and places.shape[1] == 3 and len(places) and places.dtype.kind in "iu"
         if label < 1 or not fits or places.min() < 0 or (places >= image.shape[1:]).any():
             raise ValueError(f"foreground of label {label}: wanted voxels (z, y, x) inside {image.shape[1:]}")
+
+
+def margin_of(patch: Triple) -> Triple:
+    """Return how many voxels to read around a patch on each side; a single plane has none."""
+    z, y, x = (0 if p == 1 else math.ceil(p * MARGIN) for p in patch)
+    return z, y, x
 
 
 def choose_start(case: Case, patch: Sequence[int], foreground: bool, rng: np.random.Generator) -> tuple[int, int, int]:
@@ -96,17 +107,22 @@ def sample_batch(
     batch_size: int,
     foreground_rate: float,
     rng: np.random.Generator,
+    share: slice = WHOLE,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw a batch: images (b, c, z, y, x) float32 and masks (b, z, y, x) int16, each `patch` + 2 x `margin`.
 
-    The last round(batch_size x foreground_rate) patches hold an object for sure.
+    The last round(batch_size x foreground_rate) patches hold an object for sure. All places are drawn, and only the
+    patches of `share` are read: processes that share a batch draw the same one.
     """
+    wanted = range(batch_size)[share]
     size = [p + 2 * m for p, m in zip(patch, margin, strict=True)]
     images, masks = [], []
     for i in range(batch_size):
         case = cases[int(rng.integers(len(cases)))]
         sure = i >= batch_size - round(batch_size * foreground_rate)
         start = choose_start(case, patch, sure, rng)
+        if i not in wanted:
+            continue
         outer = [s - m for s, m in zip(start, margin, strict=True)]
         images.append(crop(case.image, outer, size))
         masks.append(crop(case.mask, outer, size).astype(np.int16))
@@ -128,12 +144,16 @@ def sample_foreground(
     labels: np.ndarray, num_classes: int, rng: np.random.Generator, limit: int = 10_000
 ) -> dict[int, np.ndarray]:
     """Return class -> up to `limit` of its voxels (n, 3) int32 as z, y, x; absent classes are left out."""
-    flat = labels.ravel()
+    counts = count_classes(labels, num_classes)
+    width = labels.shape[2]
     found = {}
     for value in range(1, num_classes + 1):
-        where = np.flatnonzero(flat == value)
-        if len(where) > limit:
-            where = rng.choice(where, limit, replace=False)
-        if len(where):
-            found[value] = np.stack(np.unravel_index(where, labels.shape), axis=1).astype(np.int32)
+        before = np.cumsum(counts[:, value]) - counts[:, value]  # voxels of the class in the planes above
+        total = int(counts[:, value].sum())
+        chosen = np.sort(rng.choice(total, limit, replace=False)) if total > limit else np.arange(total)
+        planes = np.searchsorted(before, chosen, "right") - 1
+        flat = [np.flatnonzero(labels[z] == value)[chosen[planes == z] - before[z]] for z in np.unique(planes)]
+        if flat:
+            y, x = np.divmod(np.concatenate(flat), width)
+            found[value] = np.stack([planes, y, x], axis=1).astype(np.int32)
     return found

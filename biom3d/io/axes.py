@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from biom3d.errors import DataError
+from biom3d.io.mapped import forget_pages
 
 DROPPED = "-"  # a dimension of length 1 that is none of c, z, y, x
 UNKNOWN = "QI"  # what tifffile calls a dimension that the file does not name
@@ -73,6 +74,7 @@ def planes(stored: np.ndarray, dtype: np.dtype) -> Iterator[np.ndarray]:
     """Yield the planes (last two dimensions) of `stored` as `dtype`: a memory map is never loaded whole."""
     for index in np.ndindex(stored.shape[:-2]):
         yield np.ascontiguousarray(stored[index], dtype=dtype)
+        forget_pages(stored)
 
 
 def copy_by_slabs(stored: np.ndarray, target: Any, axes: str, depth: int) -> None:
@@ -205,7 +207,10 @@ def slice_reader(source: Any, layout: Layout, dtype: np.dtype) -> Callable[[int,
         block = layout.to_czyx(np.asanyarray(source[layout.index(z0, z1)]))
         # A view of a memory map would keep the file open and change with it, so those are copied; others only
         # where their order or type asks for it.
-        copy = True if isinstance(block, np.memmap) else None
-        return np.array(block, dtype=dtype, order="C", copy=copy, subok=False)
+        is_mapped = isinstance(block, np.memmap)
+        out = np.array(block, dtype=dtype, order="C", copy=True if is_mapped else None, subok=False)
+        if is_mapped:
+            forget_pages(block)
+        return out
 
     return read

@@ -28,19 +28,37 @@ def stage_strides(num_pools: Sequence[int]) -> list[Stride]:
     return [(z, y, x) for z, y, x in zip(*columns, strict=True)]
 
 
+class InstanceNorm(nn.InstanceNorm3d):
+    """Instance norm; on a CPU it is computed as a group norm of one channel a group, which is the same.
+
+    That is 5 x faster (2.6 -> 0.5 ms for 32 channels of 32x64x64 in single precision) and, other than instance norm,
+    takes tensors in channels-last order as they are.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (b, c, z, y, x) to the same shape."""
+        if x.device.type == "cpu":
+            return nn.functional.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)
+        return super().forward(x)
+
+
 class Block(nn.Module):
     """Two 3x3x3 convolutions, each with instance norm and leaky ReLU; the first may stride."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: Stride = (1, 1, 1)) -> None:
         super().__init__()
         self.conv1 = nn.Conv3d(channels_in, channels_out, 3, stride=stride, padding=1, bias=False)
-        self.bn1 = nn.InstanceNorm3d(channels_out, affine=True)
+        self.bn1 = InstanceNorm(channels_out, affine=True)
         self.conv2 = nn.Conv3d(channels_out, channels_out, 3, padding=1, bias=False)
-        self.bn2 = nn.InstanceNorm3d(channels_out, affine=True)
+        self.bn2 = InstanceNorm(channels_out, affine=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (b, channels_in, z, y, x) to (b, channels_out, z/stride, y/stride, x/stride)."""
-        x = nn.functional.leaky_relu(self.bn1(self.conv1(x)), 0.01, inplace=True)
+        return self.finish(self.conv1(x))
+
+    def finish(self, x: Tensor) -> Tensor:
+        """Do what follows the first convolution; x is its result, (b, channels_out, ...)."""
+        x = nn.functional.leaky_relu(self.bn1(x), 0.01, inplace=True)
         return nn.functional.leaky_relu(self.bn2(self.conv2(x)), 0.01, inplace=True)
 
 
@@ -54,7 +72,9 @@ class UpBlock(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """Map (b, channels_in, ...) and the skip (b, channels_skip, ...) to the skip's shape."""
-        return self.encoder_block(torch.cat([self.up(x), skip], dim=1))
+        block = self.encoder_block
+        # not `block(torch.cat(...))`, which would hold the largest tensor of all until the block is done
+        return block.finish(block.conv1(torch.cat([self.up(x), skip], dim=1)))
 
 
 class Encoder(nn.Module):

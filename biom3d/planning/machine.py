@@ -4,21 +4,13 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from importlib import metadata
+
+from biom3d.config import Machine as Machine
 
 GPU_SHARE = 0.8  # of its memory; the rest is for the CUDA context and cuDNN's workspaces
 RAM_SHARE = 0.4  # of the machine's memory: other programs live there too
 RAM_LIMIT_GB = 8.0
-
-
-@dataclass(frozen=True)
-class Machine:
-    """The device that will train ("cuda", "mps" or "cpu"), the memory it may use, fast 16-bit numbers or not."""
-
-    device: str
-    memory_gb: float
-    half_precision: bool
 
 
 def describe_machine() -> Machine:

@@ -4,11 +4,11 @@ The rules follow the idea of nnU-Net (Isensee et al. 2021): the largest patch wi
 the memory, each axis halved until 4 voxels are left. The network has the memory cost measured below.
 """
 
+import dataclasses
 import math
 
-from biom3d.config import Fingerprint, Normalisation, Plan, PlanRequest, Triple, check_patch
+from biom3d.config import PRESETS, Fingerprint, Machine, Normalisation, Plan, PlanRequest, Triple, check_patch
 from biom3d.errors import ConfigError
-from biom3d.planning.machine import Machine
 
 MAX_POOLS = 5
 MIN_FEATURE_MAP = 4  # voxels left on an axis after all halvings
@@ -26,14 +26,17 @@ def make_plan(desc: str, facts: Fingerprint, request: PlanRequest, machine: Mach
     if request.is_2d and not facts.is_2d:
         raise ConfigError("plan: 2D was asked for, but the volumes have a z axis; leave out --is_2d")
     why: dict[str, str] = {}
-    width = _choose_width(request, machine, why)
-    budget = _voxel_budget(width, request, machine, why)
+    trainer = _choose_machine(request, machine, why)
+    width = _choose_width(request, trainer, why)
+    budget = _voxel_budget(width, request, trainer, why)
     patch = _choose_patch(facts, request, budget, why)
     pools = num_pools(patch)
+    why["num_pools"] = "each axis is halved until 4 voxels are left, at most 5 times; a thin axis less often"
     check_patch(patch, pools, "plan")
     batch = _choose_batch(patch, facts, request, budget, why)
     spacing = _choose_spacing(facts, why)
-    learning_rate = request.learning_rate or LEARNING_RATES.get(request.optimizer, 0.01)
+    normalisation = _choose_normalisation(facts, request, why)
+    learning_rate = _explain_training(request, why)
     return Plan(
         desc=desc,
         num_classes=request.num_classes,
@@ -44,7 +47,7 @@ def make_plan(desc: str, facts: Fingerprint, request: PlanRequest, machine: Mach
         batch_size=batch,
         num_pools=pools,
         width=width,
-        normalisation=_choose_normalisation(facts, request, why),
+        normalisation=normalisation,
         folds=request.folds,
         num_epochs=request.num_epochs,
         num_steps=request.num_steps,
@@ -54,8 +57,24 @@ def make_plan(desc: str, facts: Fingerprint, request: PlanRequest, machine: Mach
         weight_decay=3e-5 if request.optimizer == "sgd" else 1e-2,
         seed=request.seed,
         fingerprint=facts,
+        request=request,
+        machine=machine,
         why=why,
     )
+
+
+def plan_again(plan: Plan) -> Plan:
+    """Return the plan that follows from what `plan` records; equal to it unless values were edited since.
+
+    Where the data lie, and the number of folds, which preprocess fits to few volumes, are kept.
+
+    Raises:
+        ConfigError: it records nothing, as plans of others and of old versions.
+    """
+    if plan.fingerprint is None or plan.request is None or plan.machine is None:
+        raise ConfigError(f"plan '{plan.desc}' does not record what it was made from; plan anew from the data")
+    again = make_plan(plan.desc, plan.fingerprint, plan.request, plan.machine)
+    return dataclasses.replace(again, data=plan.data, folds=plan.folds)
 
 
 def num_pools(patch: Triple) -> Triple:
@@ -105,10 +124,36 @@ def _rounded(shape: Triple, scale: float) -> Triple:
     return z, y, x
 
 
+def _choose_machine(request: PlanRequest, here: Machine, why: dict[str, str]) -> Machine:
+    """Return the machine that will train: the one asked for, that of the preset, or the one `here`."""
+    preset = PRESETS[request.preset] if request.preset else None
+    if preset:
+        why["preset"] = f"asked for: {preset.purpose}; sets what is not asked for by itself"
+    device = request.device or (preset.device if preset else None) or here.device
+    is_here = device == here.device
+    if request.memory_target_gb is not None:
+        memory_gb, source = request.memory_target_gb, "the memory was asked for"
+    elif preset and not (is_here and here.memory_gb < preset.memory_gb):
+        memory_gb, source = preset.memory_gb, f"the memory is that of preset {request.preset}"
+    elif is_here:
+        memory_gb, source = here.memory_gb, "the machine that planned, part of its memory left to others"
+    else:
+        raise ConfigError(
+            f"plan: this machine has no {device} device that would tell its memory; give --memory_target GB too"
+        )
+    half = here.half_precision if is_here else device == "cuda"
+    numbers = "fast" if half else "not fast"
+    why["machine"] = f"{device} with {memory_gb:.1f} GB: {source}; 16-bit numbers are {numbers} there"
+    return Machine(device, memory_gb, half)
+
+
 def _choose_width(request: PlanRequest, machine: Machine, why: dict[str, str]) -> int:
     if request.width:
         why["width"] = "asked for"
         return request.width
+    if request.preset:
+        why["width"] = f"that of preset {request.preset}"
+        return PRESETS[request.preset].width
     if machine.device == "cpu":
         why["width"] = "training on a CPU: half the features of a GPU model, a quarter of the work"
         return 16
@@ -118,10 +163,12 @@ def _choose_width(request: PlanRequest, machine: Machine, why: dict[str, str]) -
 
 def _voxel_budget(width: int, request: PlanRequest, machine: Machine, why: dict[str, str]) -> float:
     """Return how many voxels the batch may have."""
-    memory_gb = request.memory_target_gb or machine.memory_gb
     per_voxel = BYTES_PER_VOXEL_AND_FEATURE * width * (HALF_PRECISION_FACTOR if machine.half_precision else 1)
-    budget = memory_gb * 1e9 / per_voxel
-    why["memory"] = f"{memory_gb:.1f} GB hold {budget / 1e6:.2f} million voxels a batch at width {width}"
+    budget = machine.memory_gb * 1e9 / per_voxel
+    why["memory"] = (
+        f"{machine.memory_gb:.1f} GB hold {budget / 1e6:.2f} million voxels a batch at width {width} "
+        f"({per_voxel / 1e3:.2f} kB each)"
+    )
     if machine.device == "cpu" and request.memory_target_gb is None and budget > CPU_PATCH_VOXELS:
         why["memory"] += f"; on a CPU time is the limit: {CPU_PATCH_VOXELS / 1e6:.2f} million"
         return CPU_PATCH_VOXELS
@@ -135,8 +182,9 @@ def _choose_patch(facts: Fingerprint, request: PlanRequest, budget: float, why: 
     limit = min(budget / 2, request.max_dim**3)
     patch = fit_patch(facts.median_shape, limit)
     why["patch_size"] = (
-        f"the proportions of the median volume {list(facts.median_shape)} with at most "
-        f"{limit / 1e6:.2f} million voxels (memory / 2 patches, max_dim^3)"
+        f"the proportions of the median volume {list(facts.median_shape)}, each axis rounded to what can be halved, "
+        f"with at most {limit / 1e6:.2f} million voxels: "
+        + ("half of the batch" if budget / 2 < request.max_dim**3 else f"max_dim {request.max_dim}^3")
     )
     return patch
 
@@ -147,8 +195,24 @@ def _choose_batch(patch: Triple, facts: Fingerprint, request: PlanRequest, budge
         return request.batch_size
     fits = int(budget // math.prod(patch))
     data = int(0.05 * facts.num_volumes * math.prod(facts.median_shape) / math.prod(patch))
-    why["batch_size"] = f"at least 2; {fits} fit the memory; 5 % of all voxels are {data} patches"
+    why["batch_size"] = (
+        f"at least 2; {fits} fit the voxels of a batch; not more than 5 % of all voxels, which are {data} patches"
+    )
     return max(2, min(fits, data))
+
+
+def _explain_training(request: PlanRequest, why: dict[str, str]) -> float:
+    """Return the learning rate, and say why what is the same for all data is as it is."""
+    why["num_epochs"] = (
+        "a first result in hours; more is better as long as the curve rises, and --log goes on with a finished training"
+    )
+    why["learning_rate"] = (
+        "asked for" if request.learning_rate else f"usual for {request.optimizer}; it falls to 0 with the epochs"
+    )
+    why["foreground_rate"] = (
+        "so many patches of a batch hold an object for sure, each class of a volume equally often, however rare it is"
+    )
+    return request.learning_rate or LEARNING_RATES.get(request.optimizer, 0.01)
 
 
 def _choose_spacing(facts: Fingerprint, why: dict[str, str]) -> tuple[float, float, float] | None:

@@ -1,13 +1,11 @@
 """Prediction as Biom3d 0.1.2 does it, so that its models give its results.
 
 What differs from our own: the volume is padded by half an overlap on every side, windows have Hann weights, all
-channels share one mean and deviation, images are resampled by splines, labels (not scores) are resampled back, and
-networks run in single precision on a CPU. It streams where nothing is resampled; else the volume is in memory.
+channels share one mean and deviation, images are resampled by splines, and labels (not scores) are resampled back. It
+streams where nothing is resampled; else the volume is in memory.
 """
 
-import contextlib
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +15,7 @@ from biom3d.config import SpacingUm, Triple
 from biom3d.data.normalise import Scaling, mean_and_std
 from biom3d.events import Reporter
 from biom3d.io import LazyVolume
+from biom3d.io.mapped import forget_pages
 from biom3d.prediction.sliding import (
     Axis,
     PlaneReader,
@@ -61,13 +60,14 @@ def predict_like_biom3d(
     out = labels if target == shape else np.zeros(target, labels.dtype)
     for z, scores in score_slabs(predictor, read, axes, report):
         out[z : z + scores.shape[1]] = decide(scores, scheme.softmax)
+        forget_pages(out)
     if out is not labels:
         labels[...] = resize_labels(out, shape)
 
 
-def full_precision(device: torch.device) -> AbstractContextManager[None]:
-    """Return the context in which Biom3d runs networks: 16 bits on CUDA only."""
-    return torch.autocast("cuda", dtype=torch.float16) if device.type == "cuda" else contextlib.nullcontext()
+def biom3d_half(device: torch.device) -> torch.dtype | None:
+    """Return the 16-bit type in which Biom3d runs networks on a device, None: single precision."""
+    return torch.float16 if device.type == "cuda" else None
 
 
 def padded_axis(length: int, patch: int) -> Axis:

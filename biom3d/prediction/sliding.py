@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from biom3d.config import Plan, SpacingUm, Triple
 from biom3d.data.normalise import Scaling, choose_scaling
@@ -24,11 +24,12 @@ from biom3d.data.resample import CUBIC, LINEAR, axis_weights, resample_axis, tar
 from biom3d.errors import DataError
 from biom3d.events import Reporter
 from biom3d.io import LazyVolume
-from biom3d.models.unet import UNet
+from biom3d.io.mapped import forget_pages
 from biom3d.training.device import autocast, explain_out_of_memory
 
 SIGMA = 1 / 8  # of the patch: standard deviation of the Gaussian weights
 READ_PLANES_BYTES = 64e6  # about what is read at once to gather statistics
+COPY_BYTES = 64e6  # about what is copied at once of a slab
 DEVICE_SHARE = 0.25  # of a GPU's free memory that slabs may take; larger ones stay in main memory
 MAX_RATIO = 50.0  # of the voxel sizes of volume and model; more are different units, such as mm and µm
 Planes = tuple[int, np.ndarray]
@@ -61,7 +62,7 @@ class Predictor:
     """
 
     plan: Plan
-    networks: Sequence[UNet]
+    networks: Sequence[nn.Module]
     device: torch.device
     mirror: bool = False
     precision: Callable[[torch.device], AbstractContextManager[None]] = autocast
@@ -80,6 +81,7 @@ def predict_labels(
     scores = score_slabs(predictor, source.read, axes, report)
     for z, plane in _resample_back(scores, target, shape):
         labels[z] = plane.argmax(0)
+        forget_pages(labels)
 
 
 def check_fits(plan: Plan, volume: LazyVolume) -> None:
@@ -176,7 +178,7 @@ def score_slabs(predictor: Predictor, read: PlaneReader, axes: Sequence[Axis], r
         total=len(starts) * len(windows),
         unit="window",
     )
-    images = _padded_block(read, starts[0], starts[0] + patch[0], axes).to(place)
+    images = _fill(None, read, range(starts[0], starts[0] + patch[0]), axes, place)
     scores: Tensor | None = None
     crop = tuple(slice(axis.before, axis.before + axis.length) for axis in in_plane)
     for i, begin in enumerate(starts):
@@ -189,18 +191,50 @@ def score_slabs(predictor: Predictor, read: PlaneReader, axes: Sequence[Axis], r
             scores[:, :, y : y + patch[1], x : x + patch[2]].addcmul_(result, kernel)
         assert scores is not None
         done = (starts[i + 1] if i + 1 < len(starts) else first_axis.padded) - begin
-        finished = scores[:, :done] / (sums[0][begin : begin + done, None, None] * plane_weight)
         first = max(begin, first_axis.before)
         last = min(begin + done, first_axis.before + first_axis.length)
-        if first < last:
-            planes = finished[:, first - begin : last - begin, *crop]
-            yield first - first_axis.before, planes.cpu().numpy()
+        step = _planes_at_once(scores)
+        for z in range(first, last, step):
+            end = min(z + step, last)
+            finished = scores[:, z - begin : end - begin, *crop] / (
+                sums[0][z:end, None, None] * plane_weight[crop[0], crop[1]]
+            )
+            yield z - first_axis.before, finished.cpu().numpy()
         if i + 1 < len(starts):
-            scores = torch.cat([scores[:, done:], torch.zeros_like(scores[:, :done])], dim=1)
-            new = _padded_block(read, begin + patch[0], starts[i + 1] + patch[0], axes)
-            images = torch.cat([images[:, done:], new.to(place)], dim=1)
+            _shift(scores, done)
+            scores[:, -done:] = 0
+            _shift(images, done)
+            _fill(images[:, -done:], read, range(begin + patch[0], starts[i + 1] + patch[0]), axes, place)
     for _ in progress:  # let the bar end
         pass
+
+
+def _planes_at_once(slab: Tensor) -> int:
+    """Return how many planes of a slab (c, z, y, x) are worked on at a time, so that copies stay small."""
+    return max(8, int(COPY_BYTES / (slab[:, 0].numel() * slab.element_size())))
+
+
+def _shift(slab: Tensor, planes: int) -> None:
+    """Move a slab (c, z, y, x) by `planes` towards its start, in place; the last ones keep what they held."""
+    depth = slab.shape[1]
+    for z in range(0, depth - planes, planes):
+        size = min(planes, depth - planes - z)
+        slab[:, z : z + size] = slab[:, z + planes : z + planes + size]
+
+
+def _fill(slab: Tensor | None, read: PlaneReader, wanted: range, axes: Sequence[Axis], place: torch.device) -> Tensor:
+    """Read the planes `wanted` of the padded grid into a slab (c, z, y, x), a new one where none is given."""
+    done = 0
+    while done < len(wanted):
+        step = 8 if slab is None else _planes_at_once(slab)
+        part = wanted[done : done + step]
+        block = _padded_block(read, part.start, part.stop, axes)
+        if slab is None:
+            slab = torch.empty((block.shape[0], len(wanted), *block.shape[2:]), device=place)
+        slab[:, done : done + len(part)] = block
+        done += len(part)
+    assert slab is not None
+    return slab
 
 
 def _padded_block(read: PlaneReader, z0: int, z1: int, axes: Sequence[Axis]) -> Tensor:

@@ -72,11 +72,11 @@ def load_run_plan(run: Path) -> Plan:
 
 
 def plan_facts(plan: Plan) -> dict[str, Any]:
-    """Return what must be equal for a training to be resumed: all but reasons and places.
+    """Return what must be equal for a training to be resumed: all but reasons, wishes and places.
 
     The fingerprint is among them: its digest tells other volumes from these.
     """
     facts = asdict(plan)
-    for key in ("why", "data"):
+    for key in ("why", "request", "machine", "data"):
         facts.pop(key)
     return facts

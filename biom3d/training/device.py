@@ -42,7 +42,11 @@ def half_precision(device: torch.device) -> torch.dtype | None:
 
 def autocast(device: torch.device) -> AbstractContextManager[None]:
     """Return the context in which networks run on `device`."""
-    dtype = half_precision(device)
+    return autocast_to(half_precision(device), device)
+
+
+def autocast_to(dtype: torch.dtype | None, device: torch.device) -> AbstractContextManager[None]:
+    """Return the context in which networks run on `device` in a 16-bit type, or in single precision."""
     if dtype is None:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=dtype)

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from biom3d.config import Plan, Triple
 from biom3d.data import augment
-from biom3d.data.patches import Case, sample_batch
+from biom3d.data.patches import WHOLE, Case, margin_of, sample_batch
 from biom3d.errors import Biom3dError, DataError
 from biom3d.events import Reporter, duration_text
 from biom3d.models import build_network
@@ -33,7 +33,8 @@ from biom3d.training.checkpoint import (
     save_checkpoint,
     write_log,
 )
-from biom3d.training.device import autocast, explain_out_of_memory, half_precision
+from biom3d.training.device import autocast_to, explain_out_of_memory
+from biom3d.training.group import ALONE, Group, distribute
 from biom3d.training.losses import deep_supervision, dice_cross_entropy
 from biom3d.training.schedule import polynomial_decay
 
@@ -41,21 +42,36 @@ GRADIENT_NORM = 12.0
 Batch = tuple[np.ndarray, np.ndarray]
 
 
+@dataclass(frozen=True)
+class Compute:
+    """What computes: a device, the 16-bit type it uses (None: single precision), this process among others."""
+
+    device: torch.device
+    half: torch.dtype | None = None
+    group: Group = ALONE
+
+
 @dataclass
 class Training:
-    """One training: what it works on, and its state."""
+    """One training: what it works on, and its state. `heads` gives the scores from which it learns."""
 
     plan: Plan
     fold: int
     training_cases: Sequence[Case]
     validation_cases: Sequence[Case]
     run: Path
-    device: torch.device
+    compute: Compute
     network: UNet
+    heads: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     rows: list[LogRow]
     origin: str = ""  # hash of the weights it started from, when it fine-tunes
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.compute.device
 
     @property
     def best_dice(self) -> float:
@@ -63,15 +79,30 @@ class Training:
         return max((row["val_dice"] for row in self.rows), default=-1.0)
 
 
+class Heads(nn.Module):
+    """The network as it is trained: the scores of its `number` finest levels; the others learn nothing."""
+
+    def __init__(self, network: UNet, number: int) -> None:
+        super().__init__()
+        self.network, self.number = network, number
+        for unused in list(network.decoder.convs)[:-number]:
+            unused.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Map images (b, c, z, y, x) to class scores (b, classes, z, y, x), finest first."""
+        return self.network.forward_heads(images, self.number)
+
+
 def start(
     plan: Plan,
     fold: int,
     cases: tuple[Sequence[Case], Sequence[Case]],
     run: Path,
-    device: torch.device,
+    compute: Compute,
     weights: dict[str, Tensor] | None = None,
 ) -> Training:
     """Prepare a training from scratch, or from the `weights` of another model (fine-tuning)."""
+    device, group = compute.device, compute.group
     torch.manual_seed(_seed(plan.seed, fold))
     network = build_network(plan)
     if weights is not None:
@@ -89,8 +120,10 @@ def start(
             momentum=plan.momentum,
             nesterov=plan.momentum > 0,
         )
-    scaler = torch.amp.GradScaler(device.type, enabled=half_precision(device) == torch.float16)
-    return Training(plan, fold, *cases, run, device, network, optimizer, scaler, [])
+    scaler = torch.amp.GradScaler(device.type, enabled=compute.half == torch.float16)
+    number = max(1, max(plan.num_pools) - 1) if plan.deep_supervision else 1
+    heads = distribute(Heads(network, number), group, device)
+    return Training(plan, fold, *cases, run, compute, network, heads, optimizer, scaler, [])
 
 
 def resume(training: Training, any_length: bool = False) -> bool:
@@ -117,7 +150,8 @@ def resume(training: Training, any_length: bool = False) -> bool:
         raise DataError(
             f"'{path}' is no state of a training that can be resumed ({error!r}); remove it to train anew"
         ) from error
-    write_log(training.run / "log" / "log.csv", training.rows)  # a killed training may have missed its last line
+    if training.compute.group.is_first:  # a killed training may have missed its last line
+        write_log(training.run / "log" / "log.csv", training.rows)
     return True
 
 
@@ -163,7 +197,8 @@ def fit(training: Training, report: Reporter) -> None:
             )
         )
         training.rows.append(row)
-        _save(training, is_best)
+        if training.compute.group.is_first:
+            _save(training, is_best)
 
         # log
         eta = seconds * (plan.num_epochs - epoch - 1)
@@ -197,16 +232,15 @@ def _train_epoch(training: Training, epoch: int, rate: float, report: Reporter) 
 
 def _step(training: Training, images: Tensor, masks: Tensor) -> Tensor:
     """Take one optimiser step; return the loss, still on the device so that nothing waits for it."""
-    plan = training.plan
-    heads = max(1, max(plan.num_pools) - 1) if plan.deep_supervision else 1
+    plan, group = training.plan, training.compute.group
     size = f"batch {plan.batch_size}, patch {list(plan.patch_size)}"
     remedy = f"lower patch_size or batch_size in the plan ({size}), or plan with --memory_target"
     with explain_out_of_memory("a training step does not fit the memory", remedy):
-        with autocast(training.device):
-            scores = training.network.forward_heads(images, heads)
-        loss = deep_supervision(scores, masks)
+        with autocast_to(training.compute.half, training.device):
+            scores = training.heads(images)
+        loss = deep_supervision(scores, masks, plan.batch_size, group)
         training.optimizer.zero_grad(set_to_none=True)
-        training.scaler.scale(loss).backward()
+        training.scaler.scale(loss * group.size).backward()  # DistributedDataParallel takes the mean of all
         training.scaler.unscale_(training.optimizer)
         torch.nn.utils.clip_grad_norm_(training.network.parameters(), GRADIENT_NORM)
         training.scaler.step(training.optimizer)
@@ -218,24 +252,25 @@ def _step(training: Training, images: Tensor, masks: Tensor) -> Tensor:
 def _validate(training: Training) -> tuple[float, float, float]:
     """Return loss, IoU and Dice on the validation volumes: the same patches every epoch.
 
-    IoU and Dice are those of all patches together, the mean of the classes that occur.
+    IoU and Dice are those of all patches together, the mean of the classes that occur. Processes take the batches in
+    turn; sums of whole numbers and a list of losses are put together, so the result does not depend on their number.
     """
-    plan = training.plan
+    plan, group = training.plan, training.compute.group
     classes = plan.num_classes + 1
     confusion = torch.zeros(classes, classes, dtype=torch.long, device=training.device)
-    losses = []
+    losses = torch.zeros(plan.num_val_steps, device=training.device)
     training.network.eval()
-    for step in range(plan.num_val_steps):
+    for step in range(group.rank, plan.num_val_steps, group.size):
         rng = np.random.default_rng([plan.seed, training.fold, 1, step])
         images, masks = _draw(plan, training.validation_cases, (0, 0, 0), rng)
         target = torch.from_numpy(masks).to(training.device).long()
-        with autocast(training.device):
+        with autocast_to(training.compute.half, training.device):
             scores = training.network(torch.from_numpy(images).to(training.device))
-        losses.append(dice_cross_entropy(scores, target))
+        losses[step] = dice_cross_entropy(scores, target)
         pairs = target * classes + scores.argmax(1)
         confusion += torch.bincount(pairs.flatten(), minlength=classes**2).view(classes, classes)
-    iou, dice = overlap_scores(confusion)
-    return float(torch.stack(losses).mean()), iou, dice
+    iou, dice = overlap_scores(group.sum(confusion))
+    return float(group.sum(losses).mean()), iou, dice
 
 
 def overlap_scores(confusion: Tensor) -> tuple[float, float]:
@@ -253,11 +288,12 @@ def overlap_scores(confusion: Tensor) -> tuple[float, float]:
 def _batches(training: Training, epoch: int) -> Iterator[Batch]:
     """Yield the batches of an epoch; a thread cuts the next one meanwhile."""
     plan = training.plan
-    margin = augment.margin_of(plan.patch_size) if plan.augmentation else (0, 0, 0)
+    margin = margin_of(plan.patch_size) if plan.augmentation else (0, 0, 0)
 
     def draw(step: int) -> Batch:
         rng = np.random.default_rng([plan.seed, training.fold, 0, epoch, step])
-        return _draw(plan, training.training_cases, margin, rng)
+        share = training.compute.group.share(plan.batch_size)
+        return _draw(plan, training.training_cases, margin, rng, share)
 
     with ThreadPoolExecutor(1, "patches") as pool:
         following = pool.submit(draw, 0)
@@ -268,9 +304,9 @@ def _batches(training: Training, epoch: int) -> Iterator[Batch]:
             yield batch
 
 
-def _draw(plan: Plan, cases: Sequence[Case], margin: Triple, rng: np.random.Generator) -> Batch:
-    """Return a batch; DataError where a mask holds what the plan does not know, which would crash a GPU."""
-    images, masks = sample_batch(cases, plan.patch_size, margin, plan.batch_size, plan.foreground_rate, rng)
+def _draw(plan: Plan, cases: Sequence[Case], margin: Triple, rng: np.random.Generator, share: slice = WHOLE) -> Batch:
+    """Return the share of a batch; DataError where a mask holds unknown labels, which would crash a GPU."""
+    images, masks = sample_batch(cases, plan.patch_size, margin, plan.batch_size, plan.foreground_rate, rng, share)
     if masks.min() < 0 or masks.max() > plan.num_classes:
         odd = next(case for case in cases if case.mask.min() < 0 or case.mask.max() > plan.num_classes)
         raise DataError(
@@ -290,7 +326,8 @@ def _prepare(training: Training, batch: Batch, epoch: int, step: int) -> tuple[T
     rng = np.random.default_rng([plan.seed, training.fold, 2, epoch, step])
     parameters = augment.draw_parameters(plan.batch_size, plan.patch_size, plan.spacing_um, rng)
     generator = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
-    return augment.apply(images, masks, plan.patch_size, parameters, generator)
+    share = training.compute.group.share(plan.batch_size)
+    return augment.apply(images, masks, plan.patch_size, parameters, generator, share)
 
 
 def _save(training: Training, is_best: bool) -> None:

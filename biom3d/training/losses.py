@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from biom3d.training.group import ALONE, Group
+
 SMOOTH = 1e-5
 
 
@@ -19,24 +21,45 @@ def dice_cross_entropy(scores: Tensor, target: Tensor) -> Tensor:
     Dice (Milletari et al. 2016) is taken over the whole batch, background left out, and the mean of the
     classes, as in nnU-Net.
     """
+    return _loss_of(_sums(scores, target))
+
+
+def deep_supervision(heads: Sequence[Tensor], target: Tensor, batch_size: int = 0, group: Group = ALONE) -> Tensor:
+    """Return the loss of all heads, finest first: weights 1, 1/2, 1/4, ... that sum to 1.
+
+    Where a group shares a batch of `batch_size` samples, it is the loss of the whole batch, with the gradient that
+    belongs to the samples of this process; the sum of all gradients is that of one process.
+    """
+    part = 1.0 if group.size == 1 else len(target) / batch_size
+    sums = []
+    for scores in heads:
+        labels = target
+        if scores.shape[2:] != target.shape[1:]:
+            labels = F.interpolate(target[:, None].float(), scores.shape[2:], mode="nearest-exact")[:, 0].long()
+        sums.append(_sums(scores, labels, part))
+    weights = [0.5**i for i in range(len(heads))]
+    loss = torch.zeros((), device=target.device)
+    for weight, row in zip(weights, group.sum(torch.stack(sums)), strict=True):
+        loss = loss + weight / sum(weights) * _loss_of(row)
+    return loss
+
+
+def _sums(scores: Tensor, target: Tensor, part: float = 1.0) -> Tensor:
+    """Return what the loss is made of and what adds up over the parts of a batch: (1 + 2 x classes,).
+
+    Cross-entropy times the `part` of the batch that these samples are, overlap and total of each class.
+    """
     scores = scores.float()
-    cross_entropy = F.cross_entropy(scores, target)
+    cross_entropy = F.cross_entropy(scores, target) * part
     probabilities = scores.softmax(1)
     truth = F.one_hot(target, scores.shape[1]).movedim(-1, 1).to(probabilities.dtype)
     axes = (0, 2, 3, 4)
     overlap = (probabilities * truth).sum(axes)
     total = probabilities.sum(axes) + truth.sum(axes)
+    return torch.cat([cross_entropy[None], overlap, total])
+
+
+def _loss_of(sums: Tensor) -> Tensor:
+    cross_entropy, (overlap, total) = sums[0], sums[1:].chunk(2)
     dice = (2 * overlap + SMOOTH) / (total + SMOOTH)
     return cross_entropy - dice[1:].mean()
-
-
-def deep_supervision(heads: Sequence[Tensor], target: Tensor) -> Tensor:
-    """Return the loss of all heads, finest first: weights 1, 1/2, 1/4, ... that sum to 1."""
-    weights = [0.5**i for i in range(len(heads))]
-    loss = torch.zeros((), device=target.device)
-    for weight, scores in zip(weights, heads, strict=True):
-        labels = target
-        if scores.shape[2:] != target.shape[1:]:
-            labels = F.interpolate(target[:, None].float(), scores.shape[2:], mode="nearest-exact")[:, 0].long()
-        loss = loss + weight / sum(weights) * dice_cross_entropy(scores, labels)
-    return loss

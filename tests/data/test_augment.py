@@ -4,9 +4,10 @@ import numpy as np
 import torch
 
 from biom3d.data import augment
+from biom3d.data.patches import margin_of
 
 PATCH = (8, 12, 16)
-MARGIN = augment.margin_of(PATCH)
+MARGIN = margin_of(PATCH)
 
 
 def block(seed=0, batch=2):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from biom3d.data.labels import LabelRule, apply_rule, check_labels, count_labels, find_rule, map_counts
+from biom3d.data.labels import LabelRule, apply_rule, check_labels, count_classes, count_labels, find_rule, map_counts
 from biom3d.errors import DataError
 
 
@@ -87,3 +87,10 @@ def test_wrong_labels_are_refused():
 
 def test_counts_follow_the_rule():
     assert map_counts({0: 5, 4: 2, 9: 1}, check_labels([0, 4, 9], 1, instances=True)) == {0: 5, 1: 3}
+
+
+@pytest.mark.parametrize("classes", [1, 3, 20])
+def test_classes_are_counted_plane_by_plane(classes):
+    labels = np.random.default_rng(0).integers(0, classes + 1, (3, 8, 9)).astype(np.uint8)
+    expected = [np.bincount(plane.ravel(), minlength=classes + 1) for plane in labels]
+    assert np.array_equal(count_classes(labels, classes), expected)

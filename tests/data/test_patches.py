@@ -69,3 +69,10 @@ def test_foreground_voxels_are_listed_per_class():
     assert {c: v.tolist() for c, v in sample_foreground(labels, 3, np.random.default_rng(0)).items()} == {
         2: [[1, 2, 3]]
     }
+
+
+def test_of_many_foreground_voxels_some_are_drawn_once_each():
+    labels = np.random.default_rng(0).integers(0, 2, (9, 10, 11)).astype(np.uint8)
+    voxels = sample_foreground(labels, 1, np.random.default_rng(0), limit=50)[1]
+    assert (labels[tuple(voxels.T)] == 1).all()
+    assert len(np.unique(voxels, axis=0)) == 50

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from biom3d.models.unet import UNet, stage_strides
+from biom3d.models.unet import InstanceNorm, UNet, stage_strides
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,11 @@ def test_the_finest_head_is_what_prediction_uses():
     heads = network.forward_heads(image, 2)
     assert torch.equal(heads[0], network(image))
     assert heads[1].shape[2:] == (8, 8, 8)
+
+
+def test_the_norm_on_a_cpu_is_instance_norm():
+    torch.manual_seed(0)
+    norm, x = InstanceNorm(3, affine=True), torch.randn(2, 3, 4, 5, 6) * 3 + 7
+    torch.nn.init.normal_(norm.weight)
+    expected = torch.nn.functional.instance_norm(x, weight=norm.weight, bias=norm.bias, eps=norm.eps)
+    assert torch.allclose(norm(x), expected, atol=1e-5)

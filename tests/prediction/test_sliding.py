@@ -9,6 +9,7 @@ from biom3d.io import Header, LazyVolume
 from biom3d.planning.fingerprint import make_fingerprint
 from biom3d.planning.machine import Machine
 from biom3d.planning.plan import make_plan
+from biom3d.prediction import sliding
 from biom3d.prediction.sliding import Predictor, gaussian_weights, plan_axis, predict_labels
 
 
@@ -97,3 +98,16 @@ def test_a_wrong_number_of_channels_is_refused():
 def test_the_sum_of_weights_is_never_zero(length, patch):
     assert plan_axis(length, patch).weight_sum().min() > 0
     assert gaussian_weights(patch).argmax() in ((patch - 1) // 2, patch // 2)
+
+
+@pytest.mark.parametrize("planes", [1, 3, 7, 8])
+def test_a_slab_moves_in_place(planes):
+    slab = torch.arange(8.0).view(1, 8, 1, 1).clone()
+    sliding._shift(slab, planes)
+    assert slab[0, : 8 - planes, 0, 0].tolist() == list(range(planes, 8))
+
+
+def test_planes_are_finished_a_few_at_a_time(monkeypatch):
+    monkeypatch.setattr(sliding, "COPY_BYTES", 1)
+    array = np.random.default_rng(0).normal(size=(1, 40, 20, 20)).astype(np.float32)
+    assert np.array_equal(predict(array, predictor([Threshold()], (24, 16, 16))) > 0, array[0] > array.mean())

@@ -12,7 +12,7 @@ import torch
 
 from biom3d.config import load_plan, read_yaml, save_plan
 from biom3d.train import main
-from tests.training.conftest import REQUEST, make_plan_file
+from tests.training.conftest import REQUEST, make_data, make_plan_file
 
 
 def run(plan_file, data, target, *more) -> int:
@@ -213,3 +213,19 @@ def test_wrong_options_are_explained(options, words, capfd):
     message = capfd.readouterr().err
     assert words in message
     assert "Traceback" not in message
+
+
+def test_an_object_of_one_voxel_in_ten_thousand_is_learned(tmp_path):
+    import numpy as np
+
+    data = make_data(tmp_path / "data")
+    for i in range(4):
+        mask = np.zeros((1, 32, 64, 64), np.uint8)
+        mask[0, 10 + i, 20:24, 30:33] = 1  # 12 of 131,072
+        noise = np.random.default_rng(i).normal(size=mask.shape)
+        np.save(data / "images" / f"v{i}.npy", (noise + 8.0 * mask).astype(np.float32))
+        np.save(data / "masks" / f"v{i}.npy", mask)
+        np.savez(data / "foreground" / f"v{i}.npz", **{"1": np.argwhere(mask[0])})
+    make_plan_file(tmp_path / "plan.yaml", dataclasses.replace(REQUEST, num_epochs=4, num_steps=20))
+    assert run(tmp_path / "plan.yaml", data, tmp_path / "run", "--threads", "1") == 0
+    assert float(curve(tmp_path / "run")[-1]["val_dice"]) > 0.5
