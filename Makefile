@@ -26,7 +26,7 @@ STAMP := .venv/.ready-$(TORCH)-$(shell sha256sum < requirements/$(TORCH).lock | 
 # The rules call `python -m biom3d.<step>`: the python of .venv.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo report test test-upstream lint bench bench-remote lock clean
+.PHONY: help setup demo report test test-upstream lint bench bench-peers bench-remote lock clean
 
 help:  ## list what can be made
 	echo "make TARGET [TORCH=cpu|cuda] [PYTHON=python3.12] [PROFILE=local|docker|YOURS]"
@@ -84,8 +84,12 @@ lint: setup  ## check style, types and the workflow
 bench: setup  ## measure time and memory of every step; prints a table and puts it into bench/README.md
 	$(PY) bench/steps.py --keep
 
+bench-peers: setup  ## measure our steps beside the real Biom3d 0.1.2; puts the table into bench/peers.md
+	$(PY) bench/peers.py
+
 bench-remote: setup  ## measure staging against rsync on emulated lines; as root; EMULATOR=PROGRAM, see bench/transport.md
 	$(PY) bench/transport.py --emulator "$(EMULATOR)"
+	$(PY) bench/jobs.py --emulator "$(EMULATOR)"
 
 lock: setup  ## write requirements/*.lock anew after a change in pyproject.toml; UPGRADE=1 for new versions
 	bash requirements/lock.sh

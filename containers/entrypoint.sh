@@ -1,7 +1,9 @@
 #!/bin/sh
 # `train --config ...` is `python -m biom3d.train --config ...`; anything else is run as it is, such as
 # `bash -c '...'` or `python -m biom3d.train`. `exec` throughout: signals reach the program itself.
-case ${1-} in
+# shellcheck disable=SC2086 # words of their own
+[ $# -gt 0 ] || set -- ${BIOM3D_COMMAND:---help}
+case $1 in
 "" | -*) exec python -m biom3d "$@" ;;
 *[!a-z0-9_]*) exec "$@" ;;
 esac

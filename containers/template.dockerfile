@@ -44,7 +44,9 @@ ENV PATH=/opt/venv/bin:/opt/biom3d/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:
 USER 10001:10001
 WORKDIR /tmp
 ENTRYPOINT ["/opt/biom3d/entrypoint.sh"]
-CMD ["--help"]
+# CMD takes no arguments of the build, so the entry point reads what a container does that is told nothing.
+ARG COMMAND
+ENV BIOM3D_COMMAND="${COMMAND}"
 ARG TITLE
 ARG SOURCE
 ARG REVISION

@@ -19,7 +19,7 @@ compile() { # LOCK EXTRA [options]
     lock=$1 extra=$2
     shift 2
     "$uv" pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-        --extra "$extra" --extra workflow --extra remote --extra images --extra dev ${UPGRADE:+--upgrade} --output-file "$lock" "$@"
+        --extra "$extra" --extra workflow --extra remote --extra images --extra server --extra dev ${UPGRADE:+--upgrade} --output-file "$lock" "$@"
     echo "lock: $lock written"
 }
 

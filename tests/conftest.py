@@ -1,5 +1,7 @@
 """Fixtures for all tests; each is made only when a test asks for it."""
 
+import signal
+
 import docker
 import pytest
 
@@ -8,6 +10,9 @@ from biom3d.images.base import ensure_base
 from biom3d.images.plan import plan_base
 from biom3d.images.table import load_table
 from tests.docker_engine import cpu_image, docker_client, upstream_image
+
+# A shell's background job ignores Ctrl-C, and so would all programs that the tests start from it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 __all__ = ["cpu_image", "docker_client", "upstream_image"]
 

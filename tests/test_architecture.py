@@ -29,13 +29,14 @@ ALLOWED = {
     "training": BASE | {"data", "models", "planning"},
     "engine": {"errors"},
     "images": BASE | {"cli", "engine"},
-    "remote": BASE | {"cli", "engine", "images"},  # the doctor asks which images this checkout wants
+    "server": BASE | {"cli", "remote"},  # the gate is made from the templates of remote commands
+    "remote": BASE | {"cli", "engine", "images", "server"},  # the doctor asks for this checkout's images; cards
     "export": BASE
     | {"cli", "io", "data", "options", "training"},  # the step is its __main__; the rest writes and packs results
     "prediction": BASE | {"data", "io", "models", "training"},
 }
 STEPS = {"check", "plan", "preprocess", "train", "pred", "eval", "report", "synth", "demo"}
-COMMANDS = STEPS | {"export", "images", "preprocess_train", "remote"}
+COMMANDS = STEPS | {"export", "images", "preprocess_train", "remote", "server"}
 COMPOSITE = {"preprocess_train": {"preprocess", "train"}}  # its purpose is to run both
 HEAVY = ("torch", "paramiko", "docker", "matplotlib", "skimage", "scipy", "zarr", "nibabel", "h5py", "tifffile")
 

@@ -74,6 +74,7 @@ def image_key(table: Table, variant: str, base: str) -> str:
             "dependencies": dependencies_key(table, variant, base),
             "template": template_parts(table.root)[1],
             "entrypoint": _read(table.root / FOLDER / "entrypoint.sh"),
+            "command": row.command,
             "packages": [package_key(table, name) for name in row.packages],
         }
     )

@@ -64,7 +64,10 @@ def write_lock(root: Path, lock: Lock) -> None:
 
 def base_id(table: Table, base: str) -> str:
     """Return a name that changes with how the base is made."""
-    recipe = json.dumps([asdict(table.bases[base]), table.epoch], sort_keys=True)
+    row = asdict(table.bases[base])
+    if row["mmdebstrap"] and not row["mmdebstrap"]["hooks"]:
+        del row["mmdebstrap"]["hooks"]  # a base without keeps the name that it had before there were any
+    recipe = json.dumps([row, table.epoch], sort_keys=True)
     return f"{base}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
 
 

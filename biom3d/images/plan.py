@@ -84,6 +84,7 @@ def plan_base(table: Table, name: str) -> BasePlan:
     assert base.mmdebstrap is not None, "the schema wants one of the two"
     bootstrap = base.mmdebstrap
     options = [f"--dpkgopt={option}" for option in DPKG_OPTIONS]
+    options += [f"--customize-hook={hook}" for hook in bootstrap.hooks]
     command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(bootstrap.packages)}", *options]
     mirror = (bootstrap.mirror,) if bootstrap.mirror else ()
     return BasePlan(f"{table.name}/base:{base_id(table, name)}", (*command, bootstrap.suite), mirror, table.epoch)
@@ -116,6 +117,7 @@ def plan_build(table: Table, variant: str, revision: str) -> BuildPlan:
         "CUDA": row.cuda,
         "PYTHON": table.bases[row.base].python,
         "DRIVER": row.driver,
+        "COMMAND": row.command,
     }
     return BuildPlan(
         image,

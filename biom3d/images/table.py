@@ -23,6 +23,7 @@ class Bootstrap:
     suite: str
     packages: tuple[str, ...]
     mirror: str | None = None
+    hooks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Variant:
     packages: tuple[str, ...] = ()
     distribution: str = ""
     version: str = ""
+    command: str = ""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 import argparse
 import dataclasses
+import getpass
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,11 +11,15 @@ from typing import TYPE_CHECKING
 
 from biom3d.cli import add_subcommand, run_step, step_parser
 from biom3d.errors import HostError
-from biom3d.remote.profile import OWN, Settings, list_profiles, open_host, read_profile, write_profile
+from biom3d.remote import setup_verbs
+from biom3d.remote.claims import KEEPS
+from biom3d.remote.profile import OWN, list_profiles, open_host, open_runtime, read_profile, write_profile
+from biom3d.remote.runtime import KINDS
 
 if TYPE_CHECKING:
     from biom3d.events import Reporter
     from biom3d.remote.host import Host
+    from biom3d.remote.runtime import Runtime
 
 EXPLAIN = """Hosts that run jobs, each a Snakemake profile of yours.
 
@@ -23,6 +29,7 @@ EXPLAIN = """Hosts that run jobs, each a Snakemake profile of yours.
 Passwords are asked for, or come from an agent, a keyring or BIOM3D_SSH_PASSWORD; never give one as an option."""
 COMMANDS = {
     "add": "write your Snakemake profile for a host",
+    **setup_verbs.COMMANDS,
     "list": "list your profiles that run jobs on hosts",
     "doctor": "check a host, and say how to mend what is wrong",
     "jobs": "list the jobs that run there or have ended there",
@@ -33,9 +40,11 @@ COMMANDS = {
     "datasets": "list the data sets there",
     "models": "list the models there",
     "send": "send a data set under a name of its own",
+    "send-model": "send a trained model under a name of its own",
     "get": "bring a file or folder here",
     "send-image": "bring an image of this machine to the engine there; only the layers that it lacks",
 }
+CHOICES = {"runtime": KINDS, "keep": KEEPS}
 TYPES: dict[str, Callable[[str], object]] = {"port": int, "parallel": int, "bandwidth_mb_s": float}
 
 
@@ -49,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
         if name != "list":
             command.add_argument("name", metavar="NAME", help="of the profile")
     _add_settings(made["add"])
+    setup_verbs.add_options(made)
     for name in ("logs", "cancel"):
         made[name].add_argument("job", metavar="JOB", help="its id, the beginning of it, or its name")
     made["logs"].add_argument("-f", "--follow", action="store_true", help="go on until the job ends")
@@ -60,8 +70,16 @@ def build_parser() -> argparse.ArgumentParser:
     made["send"].add_argument("dataset", metavar="DATASET", help="its name there")
     made["send"].add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of images")
     made["send"].add_argument("--masks", type=Path, metavar="DIR", help="folder of masks")
+    made["send-model"].add_argument("model", metavar="MODEL", help="its name there")
+    made["send-model"].add_argument(
+        "--log", type=Path, required=True, metavar="DIR", help="its folder here, logs/MODEL"
+    )
     made["send-image"].add_argument(
-        "image", nargs="?", default="cpu", metavar="IMAGE", help="row of containers/images.yaml (default: cpu), or a name"
+        "image",
+        nargs="?",
+        default="cpu",
+        metavar="IMAGE",
+        help="row of containers/images.yaml (default: cpu), or a name",
     )
     made["get"].add_argument("path", metavar="PATH", help="on the host, below workdir")
     made["get"].add_argument("dest", type=Path, metavar="DEST", help="here: a new name, or a folder to put it in")
@@ -73,8 +91,10 @@ def _add_settings(command: argparse.ArgumentParser) -> None:
         flag = f"--{field.replace('_', '-')}"
         if field == "check_store":
             command.add_argument(flag, action="store_true", help=reason)
+        elif field in CHOICES:
+            command.add_argument(flag, choices=CHOICES[field], help=reason)
         else:
-            command.add_argument(flag, type=TYPES.get(field, str), required=field == "host", help=reason)
+            command.add_argument(flag, type=TYPES.get(field, str), help=reason)
     command.add_argument("--replace", action="store_true", help="replace your profile of this name")
 
 
@@ -96,8 +116,7 @@ def execute(args: argparse.Namespace, report: "Reporter") -> None:
 
 
 def _add(args: argparse.Namespace, report: "Reporter") -> None:
-    values = {field.name: getattr(args, field.name) for field in dataclasses.fields(Settings)}
-    path = write_profile(args.name, Settings(**values), args.replace)
+    path = write_profile(args.name, setup_verbs.settings_to_add(args, report), args.replace)
     report.info(f"wrote '{path}'")
     if Path(args.name).exists():
         report.warn(f"'{args.name}' is also a file or folder here, which Snakemake would take; use: --profile '{path}'")
@@ -124,61 +143,68 @@ def _doctor(args: argparse.Namespace, report: "Reporter") -> None:
         raise HostError(f"'{args.name}' cannot be used yet ({', '.join(failed)}); the lines above say how to mend it")
 
 
-ALONE = {"add": _add, "list": _list, "doctor": _doctor}
+ALONE = {"add": _add, "list": _list, "doctor": _doctor, "keygen": setup_verbs.keygen, "init": setup_verbs.init}
 
 
 def _with_host(args: argparse.Namespace, report: "Reporter") -> None:
     settings = read_profile(args.name)
     host = open_host(settings, Path.cwd())
     try:
-        HOSTED[args.command](host, args, report)
+        if args.command in SUPERVISED:
+            SUPERVISED[args.command](host, open_runtime(settings, host), args, report)
+        else:
+            HOSTED[args.command](host, args, report)
     finally:
         host.close()
 
 
-def _jobs(host: "Host", args: argparse.Namespace, report: "Reporter") -> None:
+def _jobs(host: "Host", runtime: "Runtime", args: argparse.Namespace, report: "Reporter") -> None:
     from biom3d.remote.verbs import job_rows, list_jobs
 
     head = ("JOB", "STATE", "SINCE", "THREADS", "MEM_MB", "GPU", "OWNER", "NAME")
-    print_table(head, job_rows(list_jobs(host)))
+    print_table(head, job_rows(list_jobs(host, runtime)))
 
 
-def _logs(host: "Host", args: argparse.Namespace, report: "Reporter") -> None:
+def _logs(host: "Host", runtime: "Runtime", args: argparse.Namespace, report: "Reporter") -> None:
     from biom3d.remote.verbs import find_job, list_jobs, print_log
 
-    print_log(host, find_job(list_jobs(host), args.job), args.follow, lambda line: print(line, flush=True))
+    job = find_job(list_jobs(host, runtime), args.job)
+    print_log(host, job, args.follow, lambda line: print(line, flush=True), runtime)
 
 
-def _cancel(host: "Host", args: argparse.Namespace, report: "Reporter") -> None:
+def _cancel(host: "Host", runtime: "Runtime", args: argparse.Namespace, report: "Reporter") -> None:
     from biom3d.remote.verbs import cancel, find_job, list_jobs
 
-    job = find_job(list_jobs(host), args.job)
+    job = find_job(list_jobs(host, runtime), args.job)
+    who = f"{getpass.getuser()} on {socket.gethostname()}"
     report.info(f"asking '{job.name}' to stop")
-    report.info(f"'{job.name}' has stopped ({cancel(host, job)}); the same command goes on later")
+    report.info(f"'{job.name}' has stopped ({cancel(host, job, runtime, who)}); the same command goes on later")
 
 
-def _gpus(host: "Host", args: argparse.Namespace, report: "Reporter") -> None:
+def _gpus(host: "Host", runtime: "Runtime", args: argparse.Namespace, report: "Reporter") -> None:
     from biom3d.remote.verbs import gpu_rows
 
-    rows = gpu_rows(host)
+    rows = gpu_rows(host, runtime)
     if not rows:
         report.info(f"{host.name} has no NVIDIA GPU, or no driver")
     print_table(("GPU", "KIND", "USED BY"), rows)
 
 
-def _clean(host: "Host", args: argparse.Namespace, report: "Reporter") -> None:
+def _clean(host: "Host", runtime: "Runtime", args: argparse.Namespace, report: "Reporter") -> None:
     from biom3d.remote.progress import size_text
     from biom3d.remote.verbs import clean, plan_cleaning
 
-    plan = plan_cleaning(host, args.older_than)
+    plan = plan_cleaning(host, args.older_than, runtime)
     rows = [(folder.id, f"{folder.age_s / 86_400:.0f} days", size_text(folder.size)) for folder in plan.folders]
     print_table(("JOB FOLDER", "UNTOUCHED", "SIZE"), rows)
     stored = f"{len(plan.files)} file(s) of the store that no job uses, {size_text(sum(plan.files.values()))}"
+    if plan.ended:
+        report.info(f"{len(plan.ended)} job(s) that ended so long ago, and whose results nobody has fetched")
     report.info(f"{len(rows)} job folder(s), and {stored}; {size_text(plan.size)} in all, in '{host.root}'")
     if args.dry_run or not args.yes:
         report.info("nothing was removed; --yes removes it")
         return
-    clean(host, plan)
+    clean(host, plan, runtime)
     report.info("removed")
 
 
@@ -206,6 +232,14 @@ def _send(host: "Host", args: argparse.Namespace, report: "Reporter") -> None:
 
     place = send_dataset(host, args.dataset, args.images, args.masks, report.info)
     report.info(f"'{args.dataset}' is at '{place}' on {host.name}")
+    report.info(f"to use it there: location 'server' and images 'data/{args.dataset}/images' in the table of data sets")
+
+
+def _send_model(host: "Host", args: argparse.Namespace, report: "Reporter") -> None:
+    from biom3d.remote.data import send_model
+
+    place = send_model(host, args.model, args.log, report.info)
+    report.info(f"'{args.model}' is at '{place}' on {host.name}; to use it: location: server")
 
 
 def _get(host: "Host", args: argparse.Namespace, report: "Reporter") -> None:
@@ -222,15 +256,18 @@ def _send_image(host: "Host", args: argparse.Namespace, report: "Reporter") -> N
     report.info(f"'{reference}' is on {host.name}{'' if is_new else ' already'}")
 
 
-HOSTED: "dict[str, Callable[[Host, argparse.Namespace, Reporter], None]]" = {
+SUPERVISED: "dict[str, Callable[[Host, Runtime, argparse.Namespace, Reporter], None]]" = {
     "jobs": _jobs,
     "logs": _logs,
     "cancel": _cancel,
     "gpus": _gpus,
     "clean": _clean,
+}
+HOSTED: "dict[str, Callable[[Host, argparse.Namespace, Reporter], None]]" = {
     "datasets": _datasets,
     "models": _models,
     "send": _send,
+    "send-model": _send_model,
     "get": _get,
     "send-image": _send_image,
 }

@@ -44,16 +44,19 @@ class Pool:
         self._is_known = False  # whether keys and passwords have been right before
         self._is_closed = False
 
-    def start(self, line: str, lane: int = 0) -> "Command":
-        """Start a command, on connection number `lane` if that one has room."""
+    def start(self, line: str, lane: int = 0, once: bool = False) -> "Command":
+        """Start a command, on connection number `lane` if that one has room.
+
+        `once`: it must not run twice, so the line is proved to be alive first, which takes a round trip.
+        """
         self._raise_if_closed()
-        return self.again(lambda: self._start(line, lane))
+        return self.again(lambda: self._start(line, lane, once))
 
     def execute(self, line: str, stdin: bytes = b"", timeout_s: float | None = None, repeat: bool = False) -> Finished:
         """Run a command to its end; `repeat` says that it may be run again when the connection was lost."""
 
         def work() -> Finished:
-            with self.start(line) as command:
+            with self.start(line, once=not repeat) as command:
                 return command.complete(stdin, timeout_s)
 
         return self.again(work) if repeat else work()
@@ -73,8 +76,8 @@ class Pool:
             if link:
                 link.close()
 
-    def _start(self, line: str, lane: int) -> "Command":
-        link, channel = self._open(lane)
+    def _start(self, line: str, lane: int, once: bool) -> "Command":
+        link, channel = self._open(lane, once)
         try:
             with broken_pipes():
                 request_exec(channel, line.encode("utf-8", "surrogateescape"))
@@ -82,7 +85,7 @@ class Pool:
             raise lost(link) from error
         return Command(link, channel)
 
-    def _open(self, lane: int) -> "tuple[Link, paramiko.Channel]":
+    def _open(self, lane: int, once: bool) -> "tuple[Link, paramiko.Channel]":
         """Return a new channel: on its own connection, else on the first with room, else on a new one."""
         import paramiko
 
@@ -92,7 +95,7 @@ class Pool:
             for slot in order:
                 link = self._link(slot)
                 try:
-                    channel = link.open_session()
+                    channel = link.open_session(is_asked=once)
                 except (paramiko.SSHException, OSError, EOFError) as error:
                     link.close()
                     raise lost(link) from error

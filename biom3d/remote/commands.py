@@ -1,15 +1,18 @@
-"""Every command line that is ever run on a host over SSH, each a function of typed arguments.
+"""The commands with which files come to a host and back, and jobs are prepared: constant scripts, typed arguments.
 
-Lines are POSIX sh and need GNU coreutils, findutils, tar, util-linux (flock) and awk: any Linux server has them. Names
-never stand in a line unquoted; lists of names travel on standard input, each ended by a zero byte.
+Scripts are POSIX sh and need GNU coreutils, findutils, tar, util-linux (flock) and awk: any Linux server has them.
+Names never stand in a script: they are its arguments, or travel on standard input, each ended by a zero byte. What the
+gate of a server lets through is made from these (server/gatefile.py), so what a script does has to be safe for every
+argument of the right kind, and for every standard input.
 """
 
-import re
 import shlex
 from pathlib import PurePosixPath
 from typing import Literal
 
 from biom3d.errors import HostError
+from biom3d.remote.template import START as START  # for those that have a few lines of their own
+from biom3d.remote.template import Template, made
 
 STORE = "store"  # below the root: 2 hex digits / SHA-256 of the content
 TMP = "tmp"  # below the root: what is under way
@@ -24,15 +27,22 @@ HASHERS: dict[Hasher, str] = {
     "openssl": "openssl dgst -sha256 -r",  # 1.1 GB/s where Debian's sha256sum reaches 0.22
     "sha256sum": "sha256sum -b",
 }
-# Messages in English, so that we can read them; folders that not every sshd has in its PATH.
-START = "LC_ALL=C PATH=$PATH:/usr/local/bin:/usr/bin:/bin; export LC_ALL PATH; umask 022; "
 # All folders of the store at once: programs that make the same one at the same moment get in each other's way.
-_DIGITS = " ".join("0123456789abcdef")
-_MAKE_STORE = (
-    f"[ -d {STORE}/ff ] || (cd {STORE} && for first in {_DIGITS}; do"
-    f" for second in {_DIGITS}; do echo $first$second; done; done | xargs mkdir -p) || exit;"
+_PROBE = made(
+    "probe",
+    f"""
+cd && mkdir -p -- "$1" && cd -- "$1" && mkdir -p -m 700 .biom3d && cd .biom3d && mkdir -p {STORE} {TMP} jobs || exit
+digits="0 1 2 3 4 5 6 7 8 9 a b c d e f"
+[ -d {STORE}/ff ] || (cd {STORE} && for first in $digits; do for second in $digits; do echo $first$second
+done; done | xargs mkdir -p) || exit
+echo {MARK}; pwd -P; id -u; id -g
+for tool in openssl sha256sum zstd gzip flock tar find xargs awk; do
+  command -v $tool >/dev/null 2>&1 && echo $tool
+done
+find {TMP} -mindepth 1 -maxdepth 1 -mmin +{ABANDONED_MINUTES} -exec rm -rf {{}} + 2>/dev/null; true
+""",
+    "workdir",
 )
-_WORD = re.compile(r"[0-9a-z-]+")
 
 
 def probe(workdir: str) -> str:
@@ -40,68 +50,160 @@ def probe(workdir: str) -> str:
 
     Prints MARK and, line by line: our folder, uid, gid, and the names of the commands that are there.
     """
-    folder = quote(workdir.removeprefix("~/") if workdir != "~" else ".")
-    return (
-        f"{START}cd && mkdir -p -- {folder} && cd -- {folder} && mkdir -p -m 700 .biom3d && cd .biom3d"
-        f" && mkdir -p {STORE} {TMP} jobs || exit; {_MAKE_STORE} echo {MARK}; pwd -P; id -u; id -g;"
-        " for tool in openssl sha256sum zstd gzip flock tar find xargs awk; do"
-        " command -v $tool >/dev/null 2>&1 && echo $tool; done;"
-        f" find {TMP} -mindepth 1 -maxdepth 1 -mmin +{ABANDONED_MINUTES} -exec rm -rf {{}} + 2>/dev/null; true"
-    )
+    return _PROBE.line(workdir.removeprefix("~/") if workdir != "~" else ".")
+
+
+_FREE_BYTES = made("free_bytes", "stat -f --printf '%a %S' -- \"$1\"", "root")
 
 
 def free_bytes(root: PurePosixPath) -> str:
     """Print free blocks and the size of one."""
-    return f"{START}stat -f --printf '%a %S' -- {quote(root)}"
+    return _FREE_BYTES.line(root)
 
 
-def find_present(root: PurePosixPath) -> str:
-    """Print size, time of change and name of each named file of the store that is there."""
-    return f"{START}cd {quote(root / STORE)} && {{ xargs -0 -r stat --printf '%s %Y %n\\n' -- 2>/dev/null; true; }}"
+_FIND_PRESENT = made(
+    "find_present",
+    f"""
+cd -- "$1/{STORE}" || exit
+find_them() {{ xargs -0 -r stat --printf '%s %Y %n\\n' -- 2>/dev/null; true; }}
+if [ "$2" = gzip ]; then gzip -dc | find_them | gzip -1c; else find_them; fi
+""",
+    "root",
+    "packing",
+    stdin="keys",
+)
+
+
+def find_present(root: PurePosixPath, is_packed: bool) -> str:
+    """Print size, time of change and name of each named file of the store that is there; packed by gzip both ways."""
+    return _FIND_PRESENT.line(root, "gzip" if is_packed else "plain")
+
+
+_HASH_FILES = made("hash_files", 'cd -- "$1" && xargs -0 -r $2', "tree", "hasher", stdin="names")
 
 
 def hash_files(folder: PurePosixPath, hasher: Hasher) -> str:
     """Print SHA-256 and name of each named file; names without line breaks and backslashes, beginning with `./`."""
-    return f"{START}cd -- {quote(folder)} && xargs -0 -r {HASHERS[hasher]}"
+    return _HASH_FILES.line(folder, HASHERS[hasher])
+
+
+_HASH_ODD_FILES = made(
+    "hash_odd_files",
+    'cd -- "$1" && hash=$2 && export hash && xargs -0 -r -n 1 sh -c \'$hash <"$1" || echo missing\' sh',
+    "tree",
+    "hasher",
+    stdin="names",
+)
 
 
 def hash_odd_files(folder: PurePosixPath, hasher: Hasher) -> str:
     """Print a line with the SHA-256 of each named file, in their order."""
-    inner = f'{HASHERS[hasher]} <"$1" || echo missing'
-    return f"{START}cd -- {quote(folder)} && xargs -0 -r -n 1 sh -c {quote(inner)} sh"
+    return _HASH_ODD_FILES.line(folder, HASHERS[hasher])
 
 
-def receive_files(root: PurePosixPath, upload: str, hasher: Hasher, is_packed: bool) -> str:
+# A stream may hold anything: only plain files with names as contents have them are kept. It speaks last: a client that
+# is gone would end it before it has cleaned up.
+_RECEIVE_FILES = made(
+    "receive_files",
+    f"""
+cd -- "$1/{TMP}" && mkdir -p "$2/in" && cd "$2/in" || exit
+[ "$6" = 0 ] || head -c "$6" >../links || {{ cd ../..; rm -rf -- "$2"; exit 1; }}
+if [ "$4" = zstd ]; then zstd -dcq | tar -xf - --no-same-owner; else tar -xf - --no-same-owner; fi
+code=$?
+find . -depth -mindepth 1 \\( ! -type f ! -type d -o -path '*[!./0-9a-f]*' \\) -exec rm -rf -- {{}} +
+good=$(find . -type f -exec $3 {{}} + |
+  awk '{{ name = $2; sub(/.*\\//, "", name); if ($1 == name) print substr($2, 2) }}')
+count=0 linked=
+[ -z "$good" ] || count=$(printf '%s\\n' "$good" | grep -c '')
+if [ "$count" = "$5" ]; then cp -rlf . "$1/{STORE}" || code=$?
+elif [ -n "$good" ]; then printf '%s\\n' "$good" | xargs cp -lf --parents -t "$1/{STORE}" -- || code=$?; fi
+cd ../..
+rm -rf -- "$2/in" & # while the links are made
+if [ "$6" != 0 ] && [ "$count" = "$5" ] && [ "$code" = 0 ]; then
+  tar -xzf "$2/links" -C "$1" --no-same-owner && linked=linked
+fi
+wait
+rm -rf -- "$2"
+echo "$count" $linked
+exit $code
+""",
+    "root",
+    "small",
+    "hasher",
+    "packing",
+    "number",
+    "number",
+    stdin="links+bytes",
+)
+
+
+def receive_files(
+    root: PurePosixPath, upload: str, hasher: Hasher, is_packed: bool, files: int = 0, link_bytes: int = 0
+) -> str:
     """Unpack a tar stream of files that are named by their content, and put into the store those that arrived whole.
 
-    Prints how many these are. When the stream breaks off, what was whole before is kept.
+    Prints how many these are. When the stream breaks off, what was whole before is kept. Before the stream come
+    `link_bytes` of links as for `link_files`; they are made if all `files` arrived, which is told by `linked`.
     """
-    unpack = "zstd -dcq | " if is_packed else ""
-    store = quote(root / STORE)
-    good = '{ name = $2; sub(/.*\\//, "", name); if ($1 == name) print substr($2, 2) }'
-    return (
-        f"{START}cd {quote(root / TMP)} && mkdir {_word(upload)} && cd {_word(upload)} || exit;"
-        f" {unpack}tar -xf - --no-same-owner; code=$?;"
-        f" good=$(find . -type f -exec {HASHERS[hasher]} {{}} + | awk {quote(good)});"
-        f' [ -z "$good" ] || printf \'%s\\n\' "$good" | xargs cp -lf --parents -t {store} -- || code=$?;'
-        f" printf '%s' \"$good\" | grep -c ''; cd ..; rm -rf {_word(upload)}; exit $code"
-    )
+    return _RECEIVE_FILES.line(root, upload, HASHERS[hasher], "zstd" if is_packed else "plain", files, link_bytes)
+
+
+_BEGIN_PIECES = made(
+    "begin_pieces",
+    f"""
+cd -- "$1/{TMP}" || exit
+exec 8<.; flock 8
+[ -d "$2" ] || for old in big-"$3"-*; do
+  [ -d "$old" ] && (exec 9<"$old" && flock -w 2 9) && mv "$old" "$2" && break
+done
+mkdir -p "$2" && cd "$2" || exit
+exec 9<.; flock -s 9; exec 8<&-
+[ -e data ] || why=$(fallocate -l "$4" data 2>&1) || case $why in
+  *pace*|*uota*) echo "$why" >&2; cd ..; rm -rf "$2"; exit 1;;
+  *) truncate -s "$4" data || exit;;
+esac
+[ ! -e done ] || cat done
+echo ready
+exec cat >/dev/null
+""",
+    "root",
+    "big",
+    "key",
+    "number",
+    stdin="bytes",
+)
 
 
 def begin_pieces(root: PurePosixPath, upload: str, key: str, size: int) -> str:
     """Take up an upload of this content that broke off, or begin one, and hold it until standard input ends.
 
-    Prints the numbers of the pieces that are there, then `ready`. One client at a time looks for what broke off.
+    Prints the numbers of the pieces that are there, then `ready`. One client at a time looks for what broke off; what
+    a client that was just killed has left may be held for a moment.
     """
-    own, name = _word(upload), f"big-{_word(key)}"
-    return (
-        f"{START}cd {quote(root / TMP)} || exit; exec 8<.; flock 8; [ -d {own} ] || for old in {name}-*; do"
-        f' [ -d "$old" ] && (exec 9<"$old" && flock -n 9) && mv "$old" {own} && break; done;'
-        f" mkdir -p {own} && cd {own} || exit; exec 9<.; flock -s 9; exec 8<&-;"
-        f' [ -e data ] || why=$(fallocate -l {int(size)} data 2>&1) || case $why in *pace*|*uota*) echo "$why" >&2;'
-        f" cd ..; rm -rf {own}; exit 1;; *) truncate -s {int(size)} data || exit;; esac;"
-        f" [ ! -e done ] || cat done; echo ready; exec cat >/dev/null"
-    )
+    return _BEGIN_PIECES.line(root, upload, key, size)
+
+
+# Numbers are looked at before use: some shells run commands that stand in what they compute with.
+_RECEIVE_PIECES = made(
+    "receive_pieces",
+    f"""
+cd -- "$1/{TMP}/$2" || exit
+exec 9<.; flock -s 9
+while read -r number first blocks bytes coding want; do
+  case $number$first$blocks$bytes in *[!0-9]*|'') exit 65;; esac
+  if [ "$coding" = z ]; then head -c "$bytes" | zstd -dcq | dd of=data bs={BLOCK} seek="$first" conv=notrunc status=none
+  elif [ "$bytes" -eq $((blocks * {BLOCK})) ]; then
+    dd of=data bs={BLOCK} seek="$first" count="$blocks" iflag=fullblock conv=notrunc status=none
+  else head -c "$bytes" | dd of=data bs={BLOCK} seek="$first" conv=notrunc status=none; fi || exit
+  got=$(dd if=data bs={BLOCK} skip="$first" count="$blocks" status=none | $3)
+  if [ "${{got%% *}}" = "$want" ]; then echo "$number" >>done && echo "$number" ok; else echo "$number" bad; fi
+done
+""",
+    "root",
+    "big",
+    "hasher",
+    stdin="bytes",
+)
 
 
 def receive_pieces(root: PurePosixPath, upload: str, hasher: Hasher) -> str:
@@ -110,45 +212,76 @@ def receive_pieces(root: PurePosixPath, upload: str, hasher: Hasher) -> str:
     Each comes as a line (number, first block, blocks, bytes that follow, `z` or `-`, SHA-256), then its bytes, packed
     by zstd if `z`.
     """
-    return (
-        f"{START}cd {quote(root / TMP / _word(upload))} || exit; exec 9<.; flock -s 9;"
-        " while read -r number first blocks bytes coding want; do"
-        f" if [ $coding = z ]; then head -c $bytes | zstd -dcq |"
-        f" dd of=data bs={BLOCK} seek=$first conv=notrunc status=none;"
-        f" elif [ $bytes -eq $((blocks * {BLOCK})) ]; then"
-        f" dd of=data bs={BLOCK} seek=$first count=$blocks iflag=fullblock conv=notrunc status=none;"
-        f" else head -c $bytes | dd of=data bs={BLOCK} seek=$first conv=notrunc status=none; fi || exit;"
-        f" got=$(dd if=data bs={BLOCK} skip=$first count=$blocks status=none | {HASHERS[hasher]});"
-        ' if [ "${got%% *}" = $want ]; then echo $number >>done && echo $number ok; else echo $number bad; fi; done'
-    )
+    return _RECEIVE_PIECES.line(root, upload, HASHERS[hasher])
+
+
+_END_PIECES = made(
+    "end_pieces",
+    f"""
+cd -- "$1/{TMP}" && chmod 444 "$2/data" && TZ=UTC0 touch -t {STAMP_TEXT} "$2/data" || exit
+folder=$1/{STORE}/${{3%${{3#??}}}}
+mkdir -p -- "$folder" && mv -f -- "$2/data" "$folder/$3" && rm -rf -- "$2"
+""",
+    "root",
+    "big",
+    "key",
+)
 
 
 def end_pieces(root: PurePosixPath, upload: str, key: str) -> str:
     """Put a big file whose pieces have all arrived into the store."""
-    own, target = _word(upload), quote(root / STORE / key[:2])
-    return (
-        f"{START}cd {quote(root / TMP)} && chmod 444 {own}/data && TZ=UTC0 touch -t {STAMP_TEXT} {own}/data"
-        f" && mkdir -p {target} && mv -f {own}/data {target}/{_word(key)} && rm -rf {own}"
-    )
+    return _END_PIECES.line(root, upload, key)
+
+
+_DROP_UPLOAD = made("drop_upload", f'rm -rf -- "$1/{TMP}/$2"', "root", "big")
 
 
 def drop_upload(root: PurePosixPath, upload: str) -> str:
     """Remove an upload that cannot be used."""
-    return f"{START}rm -rf {quote(root / TMP / _word(upload))}"
+    return _DROP_UPLOAD.line(root, upload)
+
+
+_LINK_FILES = made("link_files", 'cd -- "$1" && tar -xzf - --no-same-owner', "root", stdin="links")
 
 
 def link_files(root: PurePosixPath) -> str:
     """Unpack a tar stream (gzip) that holds hard links only: names of a job -> files of the store."""
-    return f"{START}cd {quote(root)} && tar -xzf - --no-same-owner"
+    return _LINK_FILES.line(root)
+
+
+_KEEP_OUTPUTS = made(
+    "keep_outputs",
+    f"""
+cd -- "$2" && head -c "$3" |
+  xargs -0 -r sh -c 'chmod a+r,a-w -- "$@" && TZ=UTC0 touch -t {STAMP_TEXT} -- "$@"' sh || exit
+cd -- "$1" && tar -xzf - --skip-old-files --no-same-owner
+""",
+    "root",
+    "work",
+    "number",
+    stdin="names+links",
+)
 
 
 def keep_outputs(root: PurePosixPath, work: PurePosixPath, list_bytes: int) -> str:
     """Put outputs of a job that has ended into the store: first their names, then a tar stream of links as above."""
-    inner = f'chmod a+r,a-w -- "$@" && TZ=UTC0 touch -t {STAMP_TEXT} -- "$@"'
-    return (
-        f"{START}cd -- {quote(work)} && head -c {int(list_bytes)} | xargs -0 -r sh -c {quote(inner)} sh"
-        f" && cd {quote(root)} && tar -xzf - --skip-old-files --no-same-owner"
-    )
+    return _KEEP_OUTPUTS.line(root, work, list_bytes)
+
+
+_LIST_OUTPUTS = made(
+    "list_outputs",
+    """
+[ -d "$1" ] || exit 0
+cd -- "$1" && hash=$2 && export hash && xargs -0 -r sh -c '
+  find "$@" -printf "%y %s %p\\0"; printf "\\0"
+  find "$@" -type f ! -path "*\\\\*" ! -path "*
+*" -print0 | xargs -0 -r $hash
+' sh; true
+""",
+    "work",
+    "hasher",
+    stdin="names",
+)
 
 
 def list_outputs(work: PurePosixPath, hasher: Hasher) -> str:
@@ -156,56 +289,102 @@ def list_outputs(work: PurePosixPath, hasher: Hasher) -> str:
 
     Then, after another zero byte, SHA-256 and name of files whose names have neither line breaks nor backslashes.
     """
-    inner = (
-        'find "$@" -printf "%y %s %p\\0"; printf "\\0";'
-        " find \"$@\" -type f ! -path '*\\\\*' ! -path '*\n*' -print0 | xargs -0 -r " + HASHERS[hasher]
-    )
-    return f"{START}[ -d {quote(work)} ] || exit 0; cd -- {quote(work)} && xargs -0 -r sh -c {quote(inner)} sh; true"
+    return _LIST_OUTPUTS.line(work, HASHERS[hasher])
 
 
-def send_files(work: PurePosixPath, is_packed: bool) -> str:
-    """Print the content of the named files, one after another."""
-    pack = " | zstd -1cq" if is_packed else ""
-    return f"{START}cd -- {quote(work)} && xargs -0 -r cat --{pack}"
+_SEND_FILES = made(
+    "send_files",
+    """
+cd -- "$1" || exit
+names() { if [ "$2" = gzip ]; then gzip -dc; else cat; fi; }
+if [ "$3" = zstd ]; then names "$@" | xargs -0 -r cat -- | zstd -1cq; else names "$@" | xargs -0 -r cat --; fi
+""",
+    "work",
+    "packing",
+    "packing",
+    stdin="names",
+)
+
+
+def send_files(work: PurePosixPath, is_packed: bool, has_packed_names: bool = False) -> str:
+    """Print the content of the named files, one after another; their names may be packed by gzip."""
+    return _SEND_FILES.line(work, "gzip" if has_packed_names else "plain", "zstd" if is_packed else "plain")
+
+
+_SEND_RANGE = made(
+    "send_range",
+    f"""
+cd -- "$1" || exit
+part() {{ dd if="./$2" bs={BLOCK} skip="$3" count="$4" status=none; }}
+if [ "$5" = zstd ]; then part "$@" | zstd -1cq; else part "$@"; fi
+""",
+    "work",
+    "name",
+    "number",
+    "number",
+    "packing",
+)
 
 
 def send_range(work: PurePosixPath, name: str, first: int, blocks: int, is_packed: bool) -> str:
     """Print some blocks of a file."""
-    pack = " | zstd -1cq" if is_packed else ""
-    source = quote(f"if=./{name}")
-    return (
-        f"{START}cd -- {quote(work)} && dd {source} bs={BLOCK} skip={int(first)} count={int(blocks)} status=none{pack}"
-    )
+    return _SEND_RANGE.line(work, name, first, blocks, "zstd" if is_packed else "plain")
+
+
+# Without -C it would write through a link of the temporary name.
+_WRITE_FILE = made(
+    "write_file",
+    """
+folder=${1%/*}; new=$folder/.$2
+mkdir -p -- "$folder" && set -C && cat >"$new" && [ "$(wc -c <"$new")" -eq "$3" ] && mv -fT -- "$new" "$1" ||
+  { rm -f -- "$new"; exit 1; }
+""",
+    "injob",
+    "temporary",
+    "number",
+    stdin="bytes",
+)
 
 
 def write_file(path: PurePosixPath, temporary: str, size: int) -> str:
     """Write standard input to a file; it appears when all of it is there."""
-    new = quote(path.parent / f".{_word(temporary)}")
-    return (
-        f"{START}mkdir -p -- {quote(path.parent)} && cat >{new} && [ $(wc -c <{new}) -eq {int(size)} ]"
-        f" && mv -fT -- {new} {quote(path)} || {{ rm -f -- {new}; exit 1; }}"
-    )
+    return _WRITE_FILE.line(path, temporary, size)
+
+
+_READ_FILE = made("read_file", '[ -e "$1" ] || exit 66; cat -- "$1"', "tree")
 
 
 def read_file(path: PurePosixPath) -> str:
     """Print a file; exit code 66 if there is none."""
-    return f"{START}[ -e {quote(path)} ] || exit 66; cat -- {quote(path)}"
+    return _READ_FILE.line(path)
+
+
+_REMOVE_FOLDER = made("remove_folder", 'rm -rf -- "$1"', "job")
 
 
 def remove_folder(folder: PurePosixPath) -> str:
     """Remove a folder of ours."""
-    return f"{START}rm -rf -- {quote(folder)}"
+    return _REMOVE_FOLDER.line(folder)
+
+
+_DIAL_ENGINE = made(
+    "dial_engine",
+    """
+[ -z "$1" ] || { DOCKER_HOST=unix://$1; export DOCKER_HOST; }
+if command -v docker >/dev/null 2>&1; then exec docker system dial-stdio
+elif command -v podman >/dev/null 2>&1; then exec podman ${1:+--url "unix://$1"} system dial-stdio
+else echo 'neither docker nor podman is there' >&2; exit 127; fi
+""",
+    "socket",
+)
 
 
 def dial_engine(socket: str | None) -> str:
     """Connect standard input and output with the container engine, at `socket` or where the host's account says."""
-    where = f"DOCKER_HOST={quote(f'unix://{socket}')}; export DOCKER_HOST; " if socket else ""
-    podman = f"podman --url {quote(f'unix://{socket}')}" if socket else "podman"
-    return (
-        f"{START}{where}if command -v docker >/dev/null 2>&1; then exec docker system dial-stdio;"
-        f" elif command -v podman >/dev/null 2>&1; then exec {podman} system dial-stdio;"
-        " else echo 'neither docker nor podman is there' >&2; exit 127; fi"
-    )
+    return _DIAL_ENGINE.line(socket or "")
+
+
+TEMPLATES = tuple(thing for thing in vars().values() if isinstance(thing, Template))
 
 
 def quote(text: str | PurePosixPath) -> str:
@@ -213,9 +392,3 @@ def quote(text: str | PurePosixPath) -> str:
     if "\0" in str(text):
         raise HostError(f"a name with a zero byte cannot be used: {str(text)!r}")
     return shlex.quote(str(text))
-
-
-def _word(text: str) -> str:
-    """Return a word of our own making, checked."""
-    assert _WORD.fullmatch(text), text
-    return text

@@ -1,4 +1,4 @@
-"""A job as a container: how it is made, found again, followed, and what its end means.
+"""A job as a container: how it is made, found again, and how it has ended.
 
 The container is called `biom3d-<identity of the job>`, so there is one at most; labels say the rest. The engine
 supervises it: container, exit code and log stay when the client goes.
@@ -9,30 +9,19 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from biom3d.errors import JobError
+from biom3d.remote.ends import End
 from biom3d.remote.engine import MB, Facts
 from biom3d.remote.host import Mount
-from biom3d.remote.job import DEVICE_TAKEN, FOLDER, TIME_LIMIT, JobSpec, Resources
+from biom3d.remote.job import FOLDER, JobSpec, Resources
+from biom3d.remote.processes import mark
+from biom3d.remote.runtime import labels
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
 
-LABEL = "biom3d.job"
 # What the engine keeps of a job's log; the complete one is a file of the job's.
 LOG_LIMIT = {"max-size": "64m", "max-file": "2"}
-GRACE_S = 40  # from the request to stop to the kill; a training writes its checkpoint in between
-SIGKILL, SIGTERM = 137, 143  # exit codes: 128 + signal
 GONE = (404, 409)  # HTTP: an engine's answer about a container that was removed, or is being removed
-CANNOT_START = (125, 126, 127)
-LAST_LINES = 10
-
-
-@dataclass(frozen=True)
-class End:
-    """How a container ended."""
-
-    code: int
-    is_out_of_memory: bool
 
 
 def container_name(job_id: str) -> str:
@@ -49,11 +38,13 @@ def plan_container(
     """
     leases = [Mount(place.leases, PurePosixPath("/leases"))] if place.devices else []
     own = Mount(folder, PurePosixPath(FOLDER), read_only=False)
+    words = labels(spec, job_id, place.devices)
     return {
         "image": image,
         "name": container_name(job_id),
-        "entrypoint": ["bash", f"{FOLDER}/run.sh"],
-        "labels": labels(spec, job_id, place.devices),
+        # In the list of the host's processes the labels are seen by those who may not ask the engine.
+        "entrypoint": ["bash", f"{FOLDER}/run.sh", mark(words)],
+        "labels": words,
         "mounts": [_bind(mount) for mount in (own, *mounts, *leases)],
         "working_dir": FOLDER,
         "environment": {"BIOM3D_CONTAINER": "1", "BIOM3D_LEASES": " ".join(place.devices)},
@@ -83,17 +74,6 @@ class Place:
     user: tuple[int, int]
     devices: tuple[str, ...]
     leases: PurePosixPath
-
-
-def labels(spec: JobSpec, job_id: str, devices: Sequence[str]) -> dict[str, str]:
-    """Return what other clients and people read from the container: whose job this is and what it takes."""
-    return {
-        LABEL: job_id,
-        f"{LABEL}.name": spec.name,
-        f"{LABEL}.threads": str(spec.resources.threads),
-        f"{LABEL}.mem_mb": str(spec.resources.mem_mb),
-        f"{LABEL}.gpus": " ".join(devices),
-    }
 
 
 def shared_memory_mb(resources: Resources) -> int:
@@ -147,44 +127,3 @@ def end_of(container: "Container") -> End | None:
     if state["Status"] not in ("exited", "dead"):
         return None
     return End(int(state["ExitCode"]), bool(state.get("OOMKilled")))
-
-
-def explain_end(spec: JobSpec, host: str, end: End, last_lines: str) -> JobError:
-    """Return what a failed job's end means, and what to do."""
-    return JobError(f"job '{spec.name}' on {host}: {cause_of(spec, end)}{_tail(last_lines)}{_log(spec)}")
-
-
-def cause_of(spec: JobSpec, end: End) -> str:
-    """Return what ended a failed job, and what to do about it."""
-    resources = spec.resources
-    if end.is_out_of_memory:
-        return (
-            f"out of memory: it may use {resources.mem_mb} MB; give it more, for example"
-            f" --set-resources {spec.commands[-1].rule}:mem_mb={2 * resources.mem_mb}, or make its work smaller"
-        )
-    if end.code == TIME_LIMIT and resources.runtime_min:
-        return (
-            f"stopped after {resources.runtime_min} min, its time limit; give it more with"
-            f" --set-resources {spec.commands[-1].rule}:runtime=MINUTES"
-        )
-    if end.code == SIGKILL:
-        return (
-            "killed from outside (by a person, the engine or the system; Podman may also say so of a job that needs"
-            f" more than its {resources.mem_mb} MB of memory); the same command goes on"
-        )
-    if end.code == SIGTERM:
-        return "stopped from outside; the same command goes on"
-    if end.code in CANNOT_START:
-        return f"exit {end.code}: the image has no bash, or the command is not in it"
-    if end.code == DEVICE_TAKEN:
-        return "its GPU was taken by another job meanwhile"
-    return f"exit {end.code}"
-
-
-def _tail(last_lines: str) -> str:
-    lines = last_lines.strip().splitlines()[-LAST_LINES:]
-    return "".join(["; last lines:\n", *(f"  {line}\n" for line in lines)]) if lines else "; "
-
-
-def _log(spec: JobSpec) -> str:
-    return f"log: {', '.join(spec.logs)}" if spec.logs else "it keeps no log"

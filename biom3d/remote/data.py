@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from biom3d.errors import ConfigError, DataError, HostError
@@ -15,13 +15,16 @@ from biom3d.remote import commands, questions
 from biom3d.remote.host import Entry, Host, Say
 from biom3d.remote.job import WORK
 from biom3d.remote.local import LocalHost
+from biom3d.remote.manifest import stand_in, write_manifest
 from biom3d.remote.progress import size_text
+from biom3d.remote.resident import IsWanted
 from biom3d.remote.site import shown
 
 DATASETS, MODELS = "data", "logs"
 KINDS = ("images", "masks")
 CONTENT = ".biom3d-content"  # in a data set's folder: a hash of names and contents, written with it
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+RUN = re.compile(r"fold_\d+")
 IS_TAKEN = 65
 
 
@@ -34,13 +37,29 @@ def send_dataset(host: Host, name: str, images: Path, masks: Path | None, say: S
         ConfigError: the name is no name, or belongs to another data set.
         DataError: a folder is not there or empty.
     """
-    workdir = _workdir(host)
+    return _send(host, DATASETS, name, [("images", images), *([("masks", masks)] if masks else [])], say)
+
+
+def send_model(host: Host, name: str, folder: Path, say: Say) -> PurePosixPath:
+    """Bring a trained model to `logs/<name>` on the host; otherwise as `send_dataset`.
+
+    Raises:
+        DataError: `folder` holds no folds.
+    """
+    runs = sorted(path for path in folder.glob("fold_*") if RUN.fullmatch(path.name))
+    if not runs:
+        raise DataError(f"'{folder}' holds no fold_0, fold_1, ...; give the folder of a trained model, logs/MODEL")
+    return _send(host, MODELS, name, [(run.name, run) for run in runs], say)
+
+
+def _send(host: Host, parent: str, name: str, folders: Sequence[tuple[str, Path]], say: Say) -> PurePosixPath:
+    place = _workdir(host) / parent / name
     if not NAME.fullmatch(name):
-        raise ConfigError(f"'{name}' is no name for a data set; wanted letters, digits, '_', '.' and '-'")
-    entries = _identify(host, images, masks)
-    digest, place = content_hash(entries), workdir / DATASETS / name
+        raise ConfigError(f"'{name}' is no name for a data set or model; wanted letters, digits, '_', '.' and '-'")
+    entries = _identify(host, folders)
+    digest = content_hash(entries)
     if _is_there(host, place, digest):
-        say("the same data set is there already; nothing was sent")
+        say("the same is there already; nothing was sent")
         return place
     folder = host.root / "jobs" / digest[:24]  # named like a job's, so that `clean` finds what a killed client leaves
     host.stage(folder, entries, say)
@@ -53,8 +72,7 @@ def send_dataset(host: Host, name: str, images: Path, masks: Path | None, say: S
     return place
 
 
-def _identify(host: Host, images: Path, masks: Path | None) -> tuple[Entry, ...]:
-    folders = [("images", images), *([("masks", masks)] if masks else [])]
+def _identify(host: Host, folders: Sequence[tuple[str, Path]]) -> tuple[Entry, ...]:
     for kind, folder in folders:
         if not folder.is_dir():
             raise DataError(f"{kind}: '{folder}' is no folder; give the folder that holds them")
@@ -80,7 +98,9 @@ def _is_there(host: Host, place: PurePosixPath, digest: str) -> bool:
 
 
 def _taken(host: Host, place: PurePosixPath) -> ConfigError:
-    return ConfigError(f"{host.name}: another data set is at '{place}'; choose another name, it is never overwritten")
+    return ConfigError(
+        f"{host.name}: another data set or model is at '{place}'; choose another name, it is never overwritten"
+    )
 
 
 def get(host: Host, path: str, target: Path, say: Say) -> Path:
@@ -107,6 +127,27 @@ def get(host: Host, path: str, target: Path, say: Say) -> Path:
             f"{host.name}: there is no '{workdir / name}'; see: biom3d remote datasets, biom3d remote models"
         )
     return final
+
+
+def note_residents(host: Host, wanted: Mapping[str, IsWanted], folder: Path, say: Say) -> None:
+    """Ask what lies at each path below the working folder there, and write that down below `folder` where it is new.
+
+    Raises:
+        ConfigError: the host is this machine.
+        DataError: something is not there, or holds no file that is wanted.
+    """
+    workdir = _workdir(host)
+    from biom3d.remote.ssh import SSHHost
+
+    assert isinstance(host, SSHHost)
+    for path, is_wanted in wanted.items():
+        manifest = host.residents.describe(path, is_wanted, say)
+        if not manifest.files:
+            raise DataError(f"{host.name}: there is nothing to use in '{path}' in '{workdir}'; was it sent whole?")
+        is_known = (folder / stand_in(path)).exists()
+        if write_manifest(manifest, folder):
+            size = size_text(manifest.size)
+            say(f"{path}: {len(manifest.files)} file(s), {size}, on {host.name}{', changed there' if is_known else ''}")
 
 
 def relative_name(path: str, workdir: PurePosixPath) -> str:

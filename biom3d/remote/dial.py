@@ -33,6 +33,7 @@ def connect_engine(site: Site, socket: str | None) -> "docker.DockerClient":
     client = docker.DockerClient(base_url="tcp://engine.invalid:1", version=VERSION, timeout=None)
     client.api.mount(URL, _adapter(site.pool, line))
     client.api.base_url = URL
+    client.api._check_is_tty = lambda container: False  # jobs have no terminal; the SDK asks before each look at a log
     try:
         with translated(site.name, socket or "its engine"):
             client.api._version = client.api._retrieve_server_version()

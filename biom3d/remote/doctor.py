@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from biom3d.errors import Biom3dError, ConfigError, HostError
 from biom3d.remote import questions
@@ -19,12 +19,14 @@ from biom3d.remote.engine import MB, read_facts, translated
 from biom3d.remote.gpus import find_devices
 from biom3d.remote.host import Host
 from biom3d.remote.hostkeys import Person, read_known
-from biom3d.remote.profile import LOCAL, Settings, devices, open_host, ssh_settings
+from biom3d.remote.profile import LOCAL, Settings, devices, open_host, open_runtime, ssh_class, ssh_settings
 from biom3d.remote.progress import rate_text, size_text
+from biom3d.remote.runtime import VENV
 from biom3d.remote.site import NEEDED, shown
 from biom3d.remote.ssh import SSHHost
 from biom3d.remote.ssh_config import SSHSettings, Station, plan_route
 from biom3d.remote.ssh_errors import explain
+from biom3d.remote.venv import Venv, describe_mismatch
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
 CHECK_S = 3.0  # a check that takes longer has failed
@@ -35,6 +37,7 @@ LITTLE_GB, TOO_LITTLE_GB = 20, 1
 LITTLE_FILES, TOO_FEW_FILES = 100_000, 1_000
 SKEW_S = 5.0  # what make-like tools begin to stumble over
 PINGS = 5
+TOOLS = ("bash", "setsid", "nohup", "timeout", "truncate", "nproc", "stat")  # for jobs without containers
 FIRST_BYTES, MORE_BYTES = 2**16, 2**23  # sent to measure the rate; the second only where the first is fast
 FAST_S = 0.15
 
@@ -71,7 +74,7 @@ def examine(settings: Settings, folder: Path, person: Person | None = None) -> I
         yield finding
         if finding.state == FAIL:
             return
-    host = SSHHost(ssh, person)
+    host = ssh_class(settings)(ssh, person)
     try:
         person = person or find_person()
         found = _log_in(host, route, person)
@@ -176,13 +179,12 @@ def _examine_inside(host: Host, settings: Settings, end: float) -> Iterator[Find
     """Yield what is found once commands run there."""
     is_local = settings.host == LOCAL
     checks: list[tuple[str, Callable[[], Finding]]] = [
-        ("tools", lambda: _check_tools(host)),
+        ("tools", lambda: _check_tools(host, settings.runtime == VENV)),
         ("workdir", lambda: _check_workdir(host)),
         ("disk", lambda: _check_disk(host)),
         ("inodes", lambda: _check_inodes(host)),
         *([] if is_local else [("clock", lambda: _check_clock(host))]),
-        ("engine", lambda: _check_engine(host)),
-        ("images", lambda: _check_images(host, settings)),
+        *(_environment_checks if settings.runtime == VENV else _container_checks)(host, settings),
         ("gpus", lambda: _check_gpus(host, settings)),
         *([] if is_local else [("line", lambda: _check_line(host))]),
     ]
@@ -201,7 +203,19 @@ def _examine_inside(host: Host, settings: Settings, end: float) -> Iterator[Find
         yield finding
 
 
+def _container_checks(host: Host, settings: Settings) -> list[tuple[str, Callable[[], Finding]]]:
+    return [("engine", lambda: _check_engine(host)), ("images", lambda: _check_images(host, settings))]
+
+
+def _environment_checks(host: Host, settings: Settings) -> list[tuple[str, Callable[[], Finding]]]:
+    return [
+        ("environment", lambda: _check_environment(host, settings)),
+        ("logout", lambda: judge_logout(host.run(questions.kills_at_logout()).out)),
+    ]
+
+
 NEEDS = {
+    "environment": {"tools", "workdir"},
     "workdir": {"tools"},
     "disk": {"tools", "workdir"},
     "inodes": {"tools", "workdir"},
@@ -210,9 +224,10 @@ NEEDS = {
 }
 
 
-def _check_tools(host: Host) -> Finding:
-    there = set(host.run(questions.list_tools((*NEEDED, "openssl", "sha256sum", "zstd"))).out.decode().split())
-    lacking = [tool for tool in NEEDED if tool not in there]
+def _check_tools(host: Host, is_without_containers: bool) -> Finding:
+    wanted = (*NEEDED, *(TOOLS if is_without_containers else ()))
+    there = set(host.run(questions.list_tools((*wanted, "openssl", "sha256sum", "zstd"))).out.decode().split())
+    lacking = [tool for tool in wanted if tool not in there]
     lacking += [] if there & {"openssl", "sha256sum"} else ["openssl"]
     if lacking:
         return Finding(FAIL, "tools", f"missing: {', '.join(lacking)}", f"sudo apt-get install {' '.join(lacking)}")
@@ -280,6 +295,28 @@ def _check_engine(host: Host) -> Finding:
         fix = "let it manage cgroups (for a rootless engine: delegate cpu and memory to the user)"
         return Finding(WARN, "engine", f"{text}; it cannot limit what a job takes", fix)
     return Finding(OK, "engine", text)
+
+
+def _check_environment(host: Host, settings: Settings) -> Finding:
+    """Look at the environment that stands in for images; its Python must run, and our package be the same as here."""
+    runtime = cast(Venv, open_runtime(settings, host))
+    environment, capacity = runtime.environment(), runtime.capacity()
+    problem, _, fix = describe_mismatch(environment).partition("; ")
+    if problem:
+        return Finding(FAIL, "environment", problem, fix)
+    text = f"{environment.software.text}; {capacity.cores} cores, {size_text(capacity.memory_mb * MB)} of memory"
+    if not environment.torch:
+        fix = f"there: {environment.path}/bin/pip install 'biom3d-workflow[engine]'"
+        return Finding(WARN, "environment", f"{text}; no torch, so nothing can be trained or predicted", fix)
+    return Finding(OK, "environment", text)
+
+
+def judge_logout(out: bytes) -> Finding:
+    """Return what it means that the host's login manager says this about killing processes when a connection ends."""
+    if out.split() != [b"b", b"true"]:
+        return Finding(OK, "logout", "jobs go on when the connection ends")
+    fix = "the administrator sets KillUserProcesses=no in /etc/systemd/logind.conf, or KillExcludeUsers=YOUR_ACCOUNT"
+    return Finding(FAIL, "logout", "the host kills all that runs when a connection ends", fix)
 
 
 def _check_images(host: Host, settings: Settings) -> Finding:
@@ -369,7 +406,7 @@ def _drivers_wanted() -> dict[str, str]:
 
 def _check_line(host: Host) -> Finding:
     """Measure the time of a command and the rates; the program stays within CHECK_S also on a slow line."""
-    pings = [_timed(lambda: host.run(":")) for _ in range(PINGS)]
+    pings = [_timed(lambda: host.run(questions.nothing())) for _ in range(PINGS)]
     round_trip = statistics.median(pings)
     up = _rate(lambda size: host.run(questions.swallow(), stdin=os.urandom(size)), round_trip)
     down = _rate(lambda size: host.run(questions.pour(size)), round_trip)

@@ -34,7 +34,7 @@ class Connection:
 
     def __init__(self, host: str, socket: str | None = None) -> None:
         self._host = host
-        self._socket = socket
+        self.socket = socket
         self._client: docker.DockerClient | None = None
         self._lock = threading.Lock()
 
@@ -42,7 +42,7 @@ class Connection:
         """Return the client; ContainerError says why there is none."""
         with self._lock:
             if self._client is None:
-                self._client = connect(self._host, self._socket)
+                self._client = connect(self._host, self.socket)
             return self._client
 
     def close(self) -> None:

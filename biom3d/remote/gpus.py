@@ -4,20 +4,40 @@ The kernel keeps the lock: it is right between several users, several clients an
 only choose devices that look free; the job's `run.sh` takes the locks, and ends with DEVICE_TAKEN if it comes too late.
 """
 
-import shlex
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from biom3d.errors import HostError
 from biom3d.remote.host import Host
+from biom3d.remote.template import made
 
 # The same for all users of the host, so not below anybody's folder. Files there are read-only to others but lockable.
 LEASES = PurePosixPath("/tmp/biom3d-gpus")
+_FIND_DEVICES = made(
+    "find_devices",
+    "command -v nvidia-smi >/dev/null || exit 0; nvidia-smi --query-gpu=index --format=csv,noheader",
+)
+# The folder is made by whoever comes first; the sticky bit keeps others from removing what they do not own.
+_FIND_FREE = made(
+    "find_free",
+    """
+[ -d "$1" ] || (umask 0 && mkdir -m 1777 -- "$1") 2>/dev/null
+cd -- "$1" || exit
+shift
+for device; do
+  [ -e "$device" ] || (umask 0333 && : >"$device") 2>/dev/null
+  flock --nonblock "$device" true <"$device" && echo "$device"
+done; true
+""",
+    "leases",
+    "device*",
+)
+TEMPLATES = (_FIND_DEVICES, _FIND_FREE)
 
 
 def find_devices(host: Host) -> tuple[str, ...]:
     """Return the numbers of the host's NVIDIA GPUs, as nvidia-smi counts them; none if it has no such command."""
-    done = host.run("command -v nvidia-smi >/dev/null || exit 0; nvidia-smi --query-gpu=index --format=csv,noheader")
+    done = host.run(_FIND_DEVICES.line())
     if done.code:
         reason = (done.err or done.out).decode(errors="replace").strip()
         raise HostError(f"{host.name}: nvidia-smi failed ({reason}); is the driver loaded there?")
@@ -26,14 +46,7 @@ def find_devices(host: Host) -> tuple[str, ...]:
 
 def find_free(host: Host, devices: Sequence[str]) -> tuple[str, ...]:
     """Return those of `devices` that nobody has leased at this moment."""
-    folder = shlex.quote(str(LEASES))
-    # Made by whoever comes first; the sticky bit keeps others from removing what they do not own.
-    line = (
-        f"[ -d {folder} ] || (umask 0 && mkdir -m 1777 {folder}) 2>/dev/null; cd {folder} || exit;"
-        f" for device in {shlex.join(devices)}; do [ -e $device ] || (umask 0333 && : >$device) 2>/dev/null;"
-        " flock --nonblock $device true <$device && echo $device; done; true"
-    )
-    done = host.run(line)
+    done = host.run(_FIND_FREE.line(LEASES, *devices))
     if done.code:
         raise HostError(
             f"{host.name}: cannot lease GPUs in {LEASES}: {done.err.decode(errors='replace').strip()};"

@@ -28,13 +28,15 @@ class Entry:
     """One file that a job reads.
 
     `name` is where the job finds it: a path relative to its working folder, or an absolute one. `source` is the file
-    here, on the client. `key` says which content it has: equal keys, equal content. `size` is in bytes.
+    here, on the client. `key` says which content it has: equal keys, equal content. `size` is in bytes. `resident`: it
+    lies on the host already, in or at this path below the working folder there, and `source` only stands for it.
     """
 
     name: str
     source: Path
     key: str
     size: int
+    resident: str | None = None
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,13 @@ class Host(Protocol):
         """Our folder on the host; jobs/ID/ in it are the jobs' own folders, with work/ in each."""
         ...
 
-    def run(self, command: str, *, stdin: bytes = b"", timeout_s: float | None = None) -> Finished:
-        """Run a line of POSIX shell on the host; HostError if the host cannot be asked."""
+    def run(
+        self, command: str, *, stdin: bytes = b"", timeout_s: float | None = None, repeat: bool = False
+    ) -> Finished:
+        """Run a line of POSIX shell on the host; HostError if the host cannot be asked.
+
+        `repeat`: it may run twice, which saves the question whether the line is alive, and is done if it was not.
+        """
         ...
 
     def engine(self) -> "docker.DockerClient":
@@ -78,7 +85,7 @@ class Host(Protocol):
     def identify(self, inputs: Iterable[tuple[str, Path]]) -> tuple[Entry, ...]:
         """Return an entry for every file of `inputs` (name for the job, path here); folders are walked.
 
-        DataError for what is not there. Sorted by name.
+        A manifest stands for what lies on the host only. DataError for what is not there. Sorted by name.
         """
         ...
 

@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Iterator, Sequence
-from os.path import commonprefix
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from biom3d import engine
@@ -55,7 +55,12 @@ def _shared(layers: Sequence[str], client: "docker.DockerClient", name: str) -> 
     """Return the lowest layers that some image there has, too: an engine knows a layer only with all those below it."""
     with translated(name, "listing images"):
         others = [image.attrs["RootFS"].get("Layers") or [] for image in client.images.list()]
-    return max((commonprefix([list(layers), other]) for other in others), key=len, default=[])
+    return max((_common_start(layers, other) for other in others), key=len, default=())
+
+
+def _common_start(one: Sequence[str], other: Sequence[str]) -> Sequence[str]:
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
+    return tuple(layer for layer, _ in same)
 
 
 def _packed(pieces: Iterator[bytes]) -> Iterator[bytes]:

@@ -16,9 +16,12 @@ from pathlib import Path
 from biom3d.errors import ConfigError
 from biom3d.remote.host import Entry
 
+LABEL = "biom3d.job"  # of what runs; LABEL.name and so on say the rest
 FOLDER = "/job"  # where a container sees the job's folder
 WORK = "work"  # below it: the working folder of the commands
+RUN, STEPS = "run.sh", "steps.sh"  # beside it: what is started, and what that runs
 EXIT = "exit"  # holds the exit code, once there is one
+CANCELLED = "cancelled"  # says who did it, see claims.py
 LEAST_MEMORY_MB = 64  # engines refuse less than 6, and a shell with a few tools takes more
 TIME_LIMIT = 124  # exit code of coreutils' timeout
 DEVICE_TAKEN = 75  # EX_TEMPFAIL: somebody else was faster
@@ -123,18 +126,20 @@ def supervisor_script(resources: Resources) -> str:
 #!/usr/bin/env bash
 # Made by biom3d.remote.job. Runs steps.sh and keeps its exit code.
 cd "$(dirname "$0")" || exit 1
-rm -f {EXIT}
+rm -f {EXIT} {CANCELLED}
+echo "        " >{EXIT}.new  # room for the exit code, for a disk that will be full
 mkdir -p tmp home
 export TMPDIR="$PWD/tmp" HOME="$PWD/home"
 for device in $BIOM3D_LEASES; do
-  exec {{lease}}<"/leases/$device" && flock --nonblock "$lease" || exit {DEVICE_TAKEN}
+  exec {{lease}}<"${{BIOM3D_LEASE_FOLDER:-/leases}}/$device" && flock --nonblock "$lease" || exit {DEVICE_TAKEN}
 done
 timeout -k 30 {seconds} bash steps.sh & steps=$!
 trap 'kill -TERM "$steps" 2>/dev/null' TERM INT HUP
 wait "$steps"; code=$?
 while kill -0 "$steps" 2>/dev/null; do wait "$steps"; code=$?; done
 rm -rf tmp home
-echo "$code" >{EXIT}.new && mv {EXIT}.new {EXIT}
+echo "$code" 1<>{EXIT}.new && truncate -s $((${{#code}} + 1)) {EXIT}.new
+mv {EXIT}.new {EXIT}
 exit "$code"
 """
 
@@ -144,22 +149,31 @@ def steps_script(commands: Sequence[Command]) -> str:
     return "\n".join([STEPS_HEAD, *(_step(command) for command in commands)]) + "\n"
 
 
+# Field 6 of /proc/PID/stat is the session, 4 after the name, which may hold anything.
+MEMBERS = """\
+members() { # prints /proc/PID/status of the job's processes
+  if [ -n "$BIOM3D_CONTAINER" ]; then echo /proc/[0-9]*/status; return; fi
+  cat /proc/[0-9]*/stat 2>/dev/null | awk -v session="$BIOM3D_SESSION" '{
+    pid = $1; sub(/.*\\) /, ""); if (split($0, field, " ") > 3 && field[4] == session) print "/proc/" pid "/status"
+  }'
+}"""
 STEPS_HEAD = f"""\
 # Made by biom3d.remote.job. The commands of the job, in their order; the first that fails ends it.
 cd {WORK} || exit 1
 trap : TERM
 TIMEFORMAT='%R %U %S'
-# The memory of all processes in the container, once a second; a host without containers cannot tell ours from others.
+{MEMBERS}
+# The memory of the job's processes, once a second: all in the container, or all of the session.
 watch_memory() {{
   peak=0
   while sleep 1; do
-    now=$(awk '/^VmRSS/ {{kb += $2}} END {{print kb + 0}}' /proc/[0-9]*/status 2>/dev/null) || continue
+    now=$(cat $(members) 2>/dev/null | awk '/^VmRSS/ {{kb += $2}} END {{print kb + 0}}')
     if [ "$now" -gt "$peak" ]; then peak=$now; echo "$peak" >"$1"; fi
   done
 }}
 run() {{ # command, benchmark file or nothing
   watcher=
-  if [ -n "$2" ] && [ -n "$BIOM3D_CONTAINER" ]; then watch_memory "$TMPDIR/peak" & watcher=$!; fi
+  if [ -n "$2" ] && [ -n "$BIOM3D_CONTAINER$BIOM3D_SESSION" ]; then watch_memory "$TMPDIR/peak" & watcher=$!; fi
   # With the trap, a request to stop is left to the step: it saves what it has, and only then this shell ends.
   {{ time bash -c "trap : TERM; set -euo pipefail; $1" 2>&3 3>&-; }} 3>&2 2>"$TMPDIR/time"
   code=$?

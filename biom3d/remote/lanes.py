@@ -1,4 +1,4 @@
-"""Threads that share out transfers, each with a connection of its own."""
+"""Threads that share out transfers, each with a connection of its own, or some of them with the same."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -8,10 +8,14 @@ T = TypeVar("T")
 
 
 class Lanes:
-    """A number of lanes; `each` and `together` use them all, and the first error ends the work."""
+    """A number of lanes; `each` and `together` use them all, and the first error ends the work.
 
-    def __init__(self, count: int) -> None:
+    `connections`: how many they share; without it each has its own.
+    """
+
+    def __init__(self, count: int, connections: int | None = None) -> None:
         self.count = count
+        self._connections = connections or count
 
     def each(self, items: Sequence[T], work: Callable[[T, int], None]) -> None:
         """Do `work(item, lane)` for all items, in order, a lane at a time each."""
@@ -35,7 +39,7 @@ class Lanes:
 
         def run(lane: int) -> None:
             try:
-                work(lane, is_over)
+                work(lane % self._connections, is_over)
             except BaseException as error:  # passed on below
                 errors.append(error)
                 is_over.set()

@@ -1,7 +1,8 @@
 """The life of a job on any host: prepare -> stage -> start -> follow -> collect -> clean.
 
 Every stage may be cut short at any moment, by anything. Nothing here remembers: what is done is read from the host,
-where the container and the job's folder are. So the same job, asked for again, is adopted or its results are taken.
+where the job's folder is and what supervises the job (runtime.py). So the same job, asked for again, is adopted or its
+results are taken.
 """
 
 import json
@@ -11,30 +12,22 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import NoReturn
 
 from biom3d.errors import ContainerError, DataError, HostError, JobError, LostConnection, TransferError
 from biom3d.files import write_json
 from biom3d.remote import claims, gpus
-from biom3d.remote.container import (
-    GONE,
-    LABEL,
-    SIGKILL,
-    SIGTERM,
-    End,
-    Place,
-    cause_of,
-    container_name,
-    end_of,
-    explain_end,
-    plan_container,
-)
-from biom3d.remote.engine import MB, Facts, image_id, read_facts, translated
-from biom3d.remote.follow import REMOVED, Follower
+from biom3d.remote.claims import Keep
+from biom3d.remote.containers import Containers
+from biom3d.remote.ends import END_WELL, REMOVED, SIGKILL, SIGTERM, End, cause_of, explain_end
+from biom3d.remote.engine import MB
 from biom3d.remote.host import Entry, Host, Say
 from biom3d.remote.job import (
     DEVICE_TAKEN,
     EXIT,
+    LABEL,
+    RUN,
+    STEPS,
     TIME_LIMIT,
     JobSpec,
     Resources,
@@ -43,48 +36,47 @@ from biom3d.remote.job import (
     steps_script,
     supervisor_script,
 )
-
-if TYPE_CHECKING:
-    from docker.models.containers import Container
+from biom3d.remote.runtime import Capacity, Launch, Runtime, Software
 
 STARTS = 3  # a job killed from outside (a restarted engine) is started again, this often in all
 GIVE_UP_S = 900.0  # an engine or a line that is away for longer is somebody's to repair
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 POLL_S = 1.0  # while a job waits for cores, memory or a GPU
-
-
-END_WELL = End(0, is_out_of_memory=False)
-RUN = "run.sh"  # in a job's folder: what its container starts
-CONFLICT = 409  # HTTP: the name is taken
+STOP_PAUSES_S = (0.0, 1.0, 3.0, 10.0)  # before each attempt to stop a job over a line that is lost
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job on its host: identity, id of its image, inputs, folder there."""
+    """A job on its host: identity, what it runs with, inputs, folder there, what the host has in all."""
 
     spec: JobSpec
     id: str
-    image: str
+    software: Software
     entries: tuple[Entry, ...]
     folder: PurePosixPath
-    facts: Facts
-
-    @property
-    def container(self) -> str:
-        """The name of its container."""
-        return container_name(self.id)
+    capacity: Capacity
 
 
 class Runner:
     """Runs jobs on one host, each in the thread that calls.
 
     `records` is a folder here, on the client, that remembers which jobs have ended; `devices` limits the GPUs used.
+    `runtime` supervises the jobs: containers, if nothing is said. `keep` says which folders stay on the host.
     """
 
-    def __init__(self, host: Host, records: Path, devices: tuple[str, ...] | None = None) -> None:
+    def __init__(
+        self,
+        host: Host,
+        records: Path,
+        devices: tuple[str, ...] | None = None,
+        runtime: Runtime | None = None,
+        keep: Keep = "failed",
+    ) -> None:
         self.host = host
         self.records = records
         self.devices = devices
+        self.runtime: Runtime = runtime or Containers(host)
+        self.keep = keep
         self.client = claims.client_name(records)
         self.starting = threading.Lock()  # jobs of one client look for room one after the other
 
@@ -104,7 +96,7 @@ class Runner:
                 return job.id
             except LostConnection as error:
                 if stop.is_set():
-                    raise
+                    life.stop_after_all(error)
                 if lost_since is None or life.heard > lost_since:  # it was back in between
                     lost_since, pause = time.monotonic(), FIRST_PAUSE_S
                 if time.monotonic() - lost_since > GIVE_UP_S:
@@ -115,8 +107,7 @@ class Runner:
 
     def check(self, images: Iterable[str], gpus_wanted: int) -> None:
         """Ask the host for what jobs are going to need, before the first starts; raises what `run` would."""
-        for image in images:
-            image_id(self.host.engine(), self.host.name, image)
+        self.runtime.check(images)
         if gpus_wanted:
             self.usable_devices(gpus_wanted)
 
@@ -132,24 +123,24 @@ class Runner:
         return usable
 
     def _prepare(self, spec: JobSpec) -> Job:
-        facts = read_facts(self.host.engine(), self.host.name)
-        image = image_id(self.host.engine(), self.host.name, spec.image)
+        capacity = self.runtime.capacity()
+        software = self.runtime.find_software(spec.image)
         entries = self.host.identify(spec.inputs)
-        # The engine is everybody's: the same job of another account or in another folder is another container.
-        job_id = identify(spec, f"{image} in {self.host.root}", entries)
-        fitting = replace(spec, resources=fit(spec.resources, facts.cores, facts.memory_mb))
-        return Job(fitting, job_id, image, entries, self.host.root / "jobs" / job_id, facts)
+        # The host is everybody's: the same job of another account or in another folder is another one.
+        job_id = identify(spec, f"{software.id} in {self.host.root}", entries)
+        fitting = replace(spec, resources=fit(spec.resources, capacity.cores, capacity.memory_mb))
+        return Job(fitting, job_id, software, entries, self.host.root / "jobs" / job_id, capacity)
 
 
 class Life:
     """One job on its way. `live` may be called again after any failure: it reads from the host what is done."""
 
     def __init__(self, runner: Runner, job: Job, workdir: Path, say: Say, stop: threading.Event) -> None:
-        self._runner, self._host, self._job = runner, runner.host, job
+        self._runner, self._host, self._runtime, self._job = runner, runner.host, runner.runtime, job
         self._workdir, self._say, self._stop = workdir, say, stop
-        self._follower = Follower(runner.host, job.container, say)
+        self._follower = runner.runtime.follow(job.id, say)
         self._starts = 0
-        self.heard = 0.0  # when the engine last answered
+        self.heard = 0.0  # when the host last answered
 
     def live(self) -> None:
         """Bring the job to its end, from wherever it is."""
@@ -178,35 +169,58 @@ class Life:
                 self._starts += 1
         self._collect(end)
 
+    def stop_after_all(self, error: Exception) -> NoReturn:
+        """Stop the job, whose line was lost while it was asked to stop; say so plainly if that cannot be done.
+
+        Raises:
+            JobError: always.
+        """
+        for pause in STOP_PAUSES_S:
+            time.sleep(pause)
+            try:
+                self._runtime.source(self._job.id).stop()
+                self._runtime.remove(self._job.id)
+                claims.leave(self._host, self._job.folder, self._runner.client)
+            except (HostError, ContainerError) as now:
+                self._say(f"connection lost while it stops, trying again ({now})")
+                error = now
+            else:
+                raise self._error("stopped; the same command goes on")
+        raise self._error(
+            f"may still run, for it could not be stopped ({error}); the same command goes on with it, and"
+            f" 'biom3d remote cancel PROFILE {self._job.id[:12]}' stops it"
+        )
+
     def _was_killed(self, end: End) -> bool:
         """Say whether somebody else ended the job: a person, a restarted engine, the system; not a limit, not we."""
-        return end.code in (SIGKILL, SIGTERM) and not end.is_out_of_memory and not self._stop.is_set()
+        is_signal = end.code in (SIGKILL, SIGTERM) and not end.is_out_of_memory and not self._stop.is_set()
+        return is_signal and not claims.who_cancelled(self._host, self._job.folder)
 
     def _take_up(self) -> End | None:
         """Return the end of the job if it runs already or has ended well; None if it is to be started."""
         code = claims.join(self._host, self._job.folder, self._runner.client)
-        container = self._find()
-        if container is None:
-            # A container may have been removed since; the exit code beside the results stays.
+        found = self._runtime.find(self._job.id)
+        self.heard = time.monotonic()
+        if found is None:
+            # What ran may have been removed since; the exit code beside the results stays.
             return END_WELL if code == END_WELL.code else None
-        end = end_of(container)
-        if end is None and container.attrs["State"]["Status"] != "created":
+        if found.is_running:
             self._say("runs already; going on with it")
             return self._follow()
-        if end is not None and end.code == END_WELL.code:
+        if found.end is not None and found.end.code == END_WELL.code:
             self._say("has ended meanwhile; taking its results")
-            return end
-        self._remove_container()
+            return found.end
+        self._runtime.remove(self._job.id)
         return None
 
     def _follow(self) -> End:
-        """Return the end of the job; what it wrote down itself counts, if its container was removed meanwhile."""
+        """Return the end of the job; what it wrote down itself counts, if nobody else knows."""
         end = self._follower.wait(self._stop)
         code = self._read_exit() if end == REMOVED else None
-        return end if code is None else End(code, is_out_of_memory=False)
+        return end if code is None else End(code)
 
     def _start(self) -> None:
-        """Bring what the job needs, wait until the host has room for it, and start its container."""
+        """Bring what the job needs, wait until the host has room for it, and start it."""
         job = self._job
         self._check_disk()
         try:
@@ -214,33 +228,30 @@ class Life:
         except (DataError, TransferError):
             claims.leave(self._host, job.folder, self._runner.client)
             raise
-        self._host.write(job.folder / "steps.sh", steps_script(job.spec.commands).encode())
+        self._host.write(job.folder / STEPS, steps_script(job.spec.commands).encode())
         self._host.write(job.folder / RUN, supervisor_script(job.spec.resources).encode())
         with self._runner.starting:
             devices = self._wait_for_room()
             if self._is_taken():  # another client was faster with the same job
                 return
-            self._remove_container()
-            place = Place(job.facts, self._host.user(), devices, gpus.LEASES)
-            arguments = plan_container(job.spec, job.id, job.image, job.folder, mounts, place)
-            with translated(self._host.name, f"starting a container of image '{job.spec.image}'"):
-                _create_or_adopt(self._host.engine().containers, arguments, job.container)
+            self._runtime.remove(job.id)
+            self._runtime.start(Launch(job.spec, job.id, job.software, job.folder, job.entries, mounts, devices))
         used = f" on GPU {', '.join(devices)}" if devices else ""
-        self._say(f"started in {job.spec.image}{used}")
+        self._say(f"started in {job.software.text}{used}")
 
     def _wait_for_room(self) -> tuple[str, ...]:
         """Wait until cores, memory and GPUs are free for the job; return the GPUs to use."""
         told = ""
         resources = self._job.spec.resources
         while not self._stop.is_set():
-            others = self._running()
-            lack = lacking(resources, self._job.facts, others)
+            others = self._runtime.running()
+            lack = lacking(resources, self._job.capacity, others)
             devices: tuple[str, ...] = ()
             if not lack and resources.gpus:
                 devices, lack = self._choose_devices(resources.gpus)
             if not lack:
                 return devices
-            who = ", ".join(other[f"{LABEL}.name"] for other in others) or "somebody else"
+            who = ", ".join(other.get(f"{LABEL}.name", "?") for other in others) or "somebody else"
             if lack != told:
                 self._say(f"waiting: {lack}, held by {who}")
                 told = lack
@@ -260,12 +271,7 @@ class Life:
         job = self._job
         self._bring(job.spec.logs)
         if end.code != 0:
-            self._remove_container()
-            claims.leave(self._host, job.folder, self._runner.client)
-            if self._stop.is_set():
-                raise self._error("stopped; the same command goes on")
-            self._note_cause(end)
-            raise explain_end(job.spec, self._host.name, end, self._follower.last_lines)
+            raise self._fail(end)
         missing = self._bring(job.spec.outputs)
         if missing and self._host.read(job.folder / RUN) is None:
             raise LostConnection(f"{self._host.name}: somebody removed the folder of the job while it was read")
@@ -274,6 +280,21 @@ class Life:
         self._clean()
         if missing:
             raise self._error(f"ended well but did not make {', '.join(repr(name) for name in missing)}")
+
+    def _fail(self, end: End) -> JobError:
+        """Leave what a failed job goes on with, and return what is to be told of it."""
+        job = self._job
+        canceller = claims.who_cancelled(self._host, job.folder)
+        self._runtime.remove(job.id)
+        is_last = claims.leave(self._host, job.folder, self._runner.client)
+        if self._stop.is_set():
+            return self._error("stopped; the same command goes on")
+        if is_last and self._runner.keep == "none":
+            self._host.remove(job.folder)
+        if canceller:
+            return self._error(f"cancelled with 'biom3d remote cancel' by {canceller}; the same command goes on")
+        self._note_cause(end)
+        return explain_end(job.spec, self._host.name, end, self._follower.last_lines)
 
     def _note_cause(self, end: End) -> None:
         """Add to the log of the step that was at work what it could not say itself: that it was killed, and why."""
@@ -285,7 +306,9 @@ class Life:
 
     def _clean(self) -> None:
         if claims.leave(self._host, self._job.folder, self._runner.client):
-            self._remove_container()
+            self._runtime.remove(self._job.id)
+            if self._runner.keep == "all":
+                claims.set_aside(self._host, self._job.folder)
             self._host.remove(self._job.folder)
 
     def _note_arrival(self) -> None:
@@ -323,40 +346,11 @@ class Life:
         text = self._host.read(self._job.folder / EXIT)
         return int(text) if text and text.strip().isdigit() else None
 
-    def _running(self) -> list[dict[str, str]]:
-        """Return the labels of all jobs that run on the host, also those of other clients."""
-        with translated(self._host.name, "listing containers"):
-            containers = self._host.engine().containers.list(filters={"label": LABEL}, ignore_removed=True)
-            return [container.labels for container in containers]
-
-    def _find(self) -> "Container | None":
-        import docker.errors
-
-        with translated(self._host.name, f"looking for {self._job.container}"):
-            try:
-                container = self._host.engine().containers.get(self._job.container)
-            except docker.errors.NotFound:
-                container = None
-        self.heard = time.monotonic()
-        return container
-
     def _is_taken(self) -> bool:
         """Say whether the job runs, or has ended well and its results wait."""
-        container = self._find()
-        return container is not None and (container.status == "running" or end_of(container) == END_WELL)
-
-    def _remove_container(self) -> None:
-        import docker.errors
-
-        container = self._find()
-        if container is not None:
-            what = f"removing {self._job.container}"
-            with translated(self._host.name, what):
-                try:
-                    container.remove(force=True)
-                except docker.errors.APIError as error:
-                    if error.status_code not in GONE:
-                        raise
+        found = self._runtime.find(self._job.id)
+        self.heard = time.monotonic()
+        return found is not None and (found.is_running or found.end == END_WELL)
 
 
 def _signature(path: Path) -> list[int] | None:
@@ -368,27 +362,13 @@ def _signature(path: Path) -> list[int] | None:
     return [facts.st_dev, facts.st_ino, facts.st_ctime_ns]
 
 
-def lacking(resources: Resources, facts: Facts, others: Sequence[dict[str, str]]) -> str:
+def lacking(resources: Resources, host: Capacity, others: Sequence[dict[str, str]]) -> str:
     """Say which of cores and memory the running jobs leave too little of; nothing lacks for the first job."""
     for label, wanted, there, unit in (
-        ("threads", resources.threads, facts.cores, "cores"),
-        ("mem_mb", resources.mem_mb, facts.memory_mb, "MB of memory"),
+        ("threads", resources.threads, host.cores, "cores"),
+        ("mem_mb", resources.mem_mb, host.memory_mb, "MB of memory"),
     ):
         taken = sum(int(other.get(f"{LABEL}.{label}") or 0) for other in others)
         if others and taken + wanted > there:
             return f"{wanted} {unit} wanted, {max(0, there - taken)} of {there} free"
     return ""
-
-
-def _create_or_adopt(containers: Any, arguments: dict[str, Any], name: str) -> None:
-    """Start the container, or leave it to the client that was faster with the same job."""
-    import docker.errors
-
-    try:
-        containers.run(**arguments)
-    except docker.errors.APIError as error:
-        if error.status_code == CONFLICT:
-            return
-        with suppress(docker.errors.APIError):  # created, but it could not start
-            containers.get(name).remove(force=True)
-        raise

@@ -37,6 +37,8 @@ class Link:
         self._settings = settings
         self._lock = threading.Lock()
         self._channels: list[weakref.ref[Any]] = []
+        self._spare: paramiko.Channel | None = None  # open already: the next command starts a round trip earlier
+        self._is_opening_spare = False
         self._opening = 0
         self._limit = SESSIONS
         self._ended = threading.Event()
@@ -51,12 +53,47 @@ class Link:
         """Say whether channels can be opened."""
         return bool(self.transport.is_active()) and not self._ended.is_set()
 
-    def open_session(self) -> "paramiko.Channel | None":
-        """Open a channel for a command; None if the link carries as many as the server allows.
+    def open_session(self, is_asked: bool = False) -> "paramiko.Channel | None":
+        """Return a channel for a command; None if the link carries as many as the server allows.
+
+        `is_asked`: one that the server has just agreed to, so that the link was alive a moment ago.
 
         Raises:
             EOFError, OSError, paramiko.SSHException: the link is lost.
         """
+        spare = None if is_asked else self._take_spare()
+        channel = spare or self._open_session()
+        if channel is None and (spare := self._take_spare()):  # it took the last place
+            spare.close()
+            channel = self._open_session()
+        if channel is not None:
+            self._open_spare()
+        return channel
+
+    def _take_spare(self) -> "paramiko.Channel | None":
+        with self._lock:
+            spare, self._spare = self._spare, None
+        return None if spare is None or spare.closed else spare
+
+    def _open_spare(self) -> None:
+        """Open the channel for the next command while this one is at work."""
+        with self._lock:
+            if self._is_opening_spare or self._spare is not None:
+                return
+            self._is_opening_spare = True
+
+        def work() -> None:
+            channel = None
+            try:
+                with suppress(Exception):  # whoever needs one tries again, and says why there is none
+                    channel = self._open_session()
+            finally:
+                with self._lock:
+                    self._spare, self._is_opening_spare = channel, False
+
+        threading.Thread(target=work, name=f"open {self.station.name}", daemon=True).start()
+
+    def _open_session(self) -> "paramiko.Channel | None":
         import paramiko
 
         with self._lock:

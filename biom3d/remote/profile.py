@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+import sys
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,9 +16,14 @@ import yaml
 from biom3d.config import from_mapping, read_yaml
 from biom3d.errors import ConfigError
 from biom3d.files import write_text
+from biom3d.remote.claims import KEEPS, Keep
 from biom3d.remote.host import Host
 from biom3d.remote.local import LocalHost
+from biom3d.remote.runtime import KINDS, PODMAN, VENV, Runtime
 from biom3d.remote.ssh_config import SSHSettings, parse_jump, plan_route
+
+if typing.TYPE_CHECKING:
+    from biom3d.remote.ssh import SSHHost
 
 LOCAL = "local"
 LOCAL_FOLDER = Path(".snakemake", "biom3d")  # jobs on this machine: on the file system of the outputs
@@ -55,6 +61,16 @@ OWN: dict[str, tuple[Any, str]] = {
         "/run/user/1000/podman/podman.sock",
         "of the container engine; not set: DOCKER_HOST, Docker's own",
     ),
+    "runtime": ("docker", "what runs jobs there: docker, podman, or venv (a Python environment, without containers)"),
+    "venv": (
+        "biom3d/env",
+        "with runtime venv: the environment's folder; not set: env in workdir, here: this Python's",
+    ),
+    "keep": (
+        "failed",
+        "folders of jobs that stay there: failed (to go on in; not set: so), none (a failed job begins anew),"
+        " all (also of jobs that ended well, as ID.kept); 'biom3d remote clean' removes old ones",
+    ),
 }
 
 
@@ -75,6 +91,9 @@ class Settings:
     image: str | None = None
     gpus: str | None = None
     engine_socket: str | None = None
+    runtime: str | None = None
+    venv: str | None = None
+    keep: str | None = None
 
 
 def profiles_folder() -> Path:
@@ -113,6 +132,7 @@ def write_profile(name: str, settings: Settings, is_replaced: bool = False) -> P
 
 def check(settings: Settings) -> None:
     """Raise ConfigError for what cannot be right; nothing is connected."""
+    _check_words(settings)
     if "@" in settings.host:
         raise ConfigError(f"host '{settings.host}' has an '@'; give the account with --user")
     if settings.host == LOCAL:
@@ -127,6 +147,17 @@ def check(settings: Settings) -> None:
                 " or comes from a keyring or the variable BIOM3D_SSH_PASSWORD"
             )
     plan_route(ssh)
+
+
+def _check_words(settings: Settings) -> None:
+    for name, known in (("runtime", KINDS), ("keep", KEEPS)):
+        value = getattr(settings, name)
+        if value is not None and value not in known:
+            raise ConfigError(f"{name} is '{value}'; wanted {', '.join(known[:-1])} or {known[-1]}")
+    if settings.venv and settings.runtime != VENV:
+        raise ConfigError("venv names an environment, which is used with runtime: venv only; set that, or leave it out")
+    if settings.engine_socket and settings.runtime == VENV:
+        raise ConfigError("engine-socket means nothing with runtime: venv, which needs no container engine")
 
 
 def _check_numbers(settings: Settings) -> None:
@@ -242,10 +273,45 @@ def open_host(settings: Settings, folder: Path) -> Host:
     `settings` may be the executor plugin's own, which has the same fields; None there stands for the default.
     """
     if settings.host in (None, LOCAL):
-        return LocalHost(folder / LOCAL_FOLDER, settings.engine_socket)
+        return _local_class(settings)(folder / LOCAL_FOLDER, settings.engine_socket)
+    return ssh_class(settings)(ssh_settings(settings))
+
+
+def ssh_class(settings: Settings) -> "type[SSHHost]":
+    """Return the kind of host that is reached by SSH."""
+    if settings.runtime == PODMAN:
+        from biom3d.remote.podman import SSHPodman
+
+        return SSHPodman
     from biom3d.remote.ssh import SSHHost
 
-    return SSHHost(ssh_settings(settings))
+    return SSHHost
+
+
+def _local_class(settings: Settings) -> type[LocalHost]:
+    if settings.runtime == PODMAN:
+        from biom3d.remote.podman import LocalPodman
+
+        return LocalPodman
+    return LocalHost
+
+
+def open_runtime(settings: Settings, host: Host) -> Runtime:
+    """Return what supervises jobs on the host; ConfigError for words that it does not know."""
+    _check_words(settings)
+    if settings.runtime != VENV:
+        from biom3d.remote.containers import Containers
+
+        return Containers(host)
+    from biom3d.remote.venv import Venv
+
+    is_here = settings.host in (None, LOCAL)
+    return Venv(host, settings.venv or (sys.prefix if is_here else None))
+
+
+def keep_policy(settings: Settings) -> Keep:
+    """Return which folders of jobs stay on the host."""
+    return typing.cast(Keep, settings.keep or "failed")
 
 
 def devices(settings: Settings) -> tuple[str, ...] | None:

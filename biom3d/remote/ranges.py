@@ -5,6 +5,8 @@ import hashlib
 import os
 import threading
 import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -24,20 +26,25 @@ TRIES = 4
 
 @dataclass(frozen=True)
 class Remote:
-    """A file on the host: below which folder, its name there, size and SHA-256."""
+    """A file on the host: below which folder, its name there, size."""
 
     site: Site
     work: PurePosixPath
     name: str
     size: int
-    key: str
+
+    @property
+    def mark(self) -> str:
+        """Return what tells it from others; its job's folder is named by all that the job was made from."""
+        text = f"{self.work}/{self.name} {self.size}"
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:24]
 
 
 class Partial:
     """A file that arrives in pieces, with a note of those that are there; both stay when we are killed."""
 
     def __init__(self, folder: Path, remote: Remote) -> None:
-        self.path = folder / f".{remote.key[:24]}.biom3d-part"
+        self.path = folder / f".{remote.mark}.biom3d-part"
         self._remote = remote
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -49,7 +56,9 @@ class Partial:
         os.ftruncate(self._descriptor, remote.size)
         self._note = self.path.with_name(f"{self.path.name}.done")
         self._there = self._read_note()
-        self._lock = threading.Lock()
+        self.is_resumed = bool(self._there)
+        self._changed = threading.Condition()
+        self._is_over = False
 
     def lacking(self) -> list[tuple[int, int]]:
         """Return runs of pieces that are not there: first, count; none longer than a range."""
@@ -74,15 +83,28 @@ class Partial:
     def put(self, number: int, data: bytes) -> None:
         """Write a piece, and note it."""
         os.pwrite(self._descriptor, data, number * PIECE)
-        with self._lock:
+        with self._changed:
             self._there.add(number)
             with open(self._note, "a", encoding="ascii") as note:
                 note.write(f"{number}\n")
+            self._changed.notify_all()
 
-    def has_key(self) -> bool:
-        """Read it all and compare."""
-        with open(self.path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == self._remote.key
+    def hash(self) -> str:
+        """Return its SHA-256; reads pieces in their order, each as soon as it is there."""
+        digest = hashlib.sha256()
+        for number in range(-(-self._remote.size // PIECE)):
+            with self._changed:
+                self._changed.wait_for(lambda n=number: n in self._there or self._is_over)  # type: ignore[misc]
+                if self._is_over:
+                    return ""
+            digest.update(os.pread(self._descriptor, self.size_of(number), number * PIECE))
+        return digest.hexdigest()
+
+    def give_up(self) -> None:
+        """End the wait for pieces that will not come."""
+        with self._changed:
+            self._is_over = True
+            self._changed.notify_all()
 
     def take(self, target: Path) -> None:
         """Move the whole file to its place."""
@@ -106,26 +128,51 @@ class Partial:
         return {int(word) for word in words if word.isdigit() and int(word) * PIECE < self._remote.size}
 
 
-def fetch_big(remote: Remote, target: Path, folder: Path, lanes: Lanes, throttle: Throttle, part: Part) -> None:
-    """Fetch a big file to `target`; what is under way lies in `folder`.
+def fetch_big(
+    remote: Remote,
+    target: Path,
+    folder: Path,
+    lanes: Lanes,
+    throttle: Throttle,
+    part: Part,
+    read_key: Callable[[str], str],
+) -> str:
+    """Fetch a big file to `target`; what is under way lies in `folder`. Return its SHA-256.
 
     Raises:
-        TransferError: it is not what was announced.
+        TransferError: it is not what was announced, which `read_key` tells.
         OSError: it cannot be written here.
     """
-    partial = Partial(folder, remote)
-    try:
-        part.add(partial.size_there())
-        is_packed = _pays(remote)
-        lanes.each(partial.lacking(), lambda run, lane: _fetch(remote, partial, run, lane, is_packed, throttle, part))
-        if not partial.has_key():
+    while True:
+        partial = Partial(folder, remote)
+        try:
+            key = _fill(remote, partial, lanes, throttle, part)
+            if key == read_key(remote.name):
+                partial.take(target)
+                return key
             partial.drop()
+        finally:
+            partial.close()
+        if not partial.is_resumed:
             raise TransferError(
                 f"{remote.site.name}: output '{remote.name}' did not arrive as it is there; run the same command again"
             )
-        partial.take(target)
-    finally:
-        partial.close()
+        part.set(0)  # what was here was of an older file
+
+
+def _fill(remote: Remote, partial: Partial, lanes: Lanes, throttle: Throttle, part: Part) -> str:
+    """Fetch all pieces that lack; return the hash of the whole."""
+    part.add(partial.size_there())
+    is_packed = _pays(remote)
+    with ThreadPoolExecutor(1) as reader:
+        key = reader.submit(partial.hash)
+        try:
+            runs = partial.lacking()
+            lanes.each(runs, lambda run, lane: _fetch(remote, partial, run, lane, is_packed, throttle, part))
+        except BaseException:
+            partial.give_up()
+            raise
+        return key.result()
 
 
 def _fetch(

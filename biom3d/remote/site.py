@@ -1,5 +1,6 @@
 """What we know of a host after the first look, and the few questions that all transfers ask."""
 
+import gzip
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ NEEDED = ("tar", "gzip", "find", "xargs", "awk", "flock")
 KEY = re.compile(r"[0-9a-f]{64}")
 HASH_LINE = re.compile(rb"\\?([0-9a-f]{64}) \*(.*)")
 FULL = ("No space left", "Disk quota exceeded", "Wrote only")  # the last one is tar's
+PACKED_FROM = 16_000  # bytes of a question; below, packing takes longer than what it saves
 MAX_SHOWN = 300  # characters of a host's own words
 
 
@@ -56,9 +58,11 @@ class Site:
         if not entries:
             return []
         names = {store_name(entry.key): entry for entry in entries}
-        done = self.ask(commands.find_present(self.root), zero_ended(names))
+        question = zero_ended(names)
+        question, is_packed = packed(question)
+        done = self.ask(commands.find_present(self.root, is_packed), question)
         there = set()
-        for line in done.out.decode(errors="replace").splitlines():
+        for line in (gzip.decompress(done.out) if is_packed else done.out).decode(errors="replace").splitlines():
             size, mtime, name = line.split(" ", 2)
             if name in names and int(size) == names[name].size and int(mtime) == commands.STAMP:
                 there.add(name)
@@ -118,6 +122,11 @@ def read_hashes(out: bytes) -> dict[str, str]:
 def zero_ended(names: Iterable[str]) -> bytes:
     """Return names as the bytes they have on the host, each ended by a zero byte."""
     return b"".join(name.encode("utf-8", "surrogateescape") + b"\0" for name in names)
+
+
+def packed(names: bytes) -> tuple[bytes, bool]:
+    """Return a list of names, packed by gzip if it is long, and whether it is."""
+    return (gzip.compress(names, 1), True) if len(names) > PACKED_FROM else (names, False)
 
 
 def shown(text: bytes) -> str:

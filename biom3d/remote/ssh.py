@@ -14,6 +14,9 @@ from biom3d.remote.collect import Collector
 from biom3d.remote.dial import connect_engine
 from biom3d.remote.host import Entry, Finished, Mount, Say
 from biom3d.remote.hostkeys import Person
+from biom3d.remote.manifest import is_manifest
+from biom3d.remote.progress import size_text
+from biom3d.remote.resident import Residents
 from biom3d.remote.site import Site, look
 from biom3d.remote.ssh_config import SSHSettings
 from biom3d.remote.staging import Stager
@@ -42,15 +45,26 @@ class SSHHost:
         self._connecting = threading.Lock()  # to the engine, which may take long; closing does not wait for it
         self._looked: tuple[Site, Stager, Collector] | None = None
         self._engine: docker.DockerClient | None = None
+        self._residents: Residents | None = None
+
+    @property
+    def residents(self) -> Residents:
+        """What lies in the working folder there and is used without a copy here."""
+        site = self._look()[0]
+        with self._lock:
+            self._residents = self._residents or Residents(site, self._cache)
+            return self._residents
 
     @property
     def root(self) -> PurePosixPath:
         """Our folder on the host; the host is asked where that is."""
         return self._look()[0].root
 
-    def run(self, command: str, *, stdin: bytes = b"", timeout_s: float | None = None) -> Finished:
+    def run(
+        self, command: str, *, stdin: bytes = b"", timeout_s: float | None = None, repeat: bool = False
+    ) -> Finished:
         """Run a line of POSIX shell on the host; HostError if the host cannot be asked, or too much time is over."""
-        return self._pool.execute(command, stdin, timeout_s)
+        return self._pool.execute(command, stdin, timeout_s, repeat)
 
     def engine(self) -> "docker.DockerClient":
         """Return a client of the host's container engine; ContainerError if there is none or it refuses."""
@@ -72,12 +86,25 @@ class SSHHost:
         return int(blocks) * int(size)
 
     def identify(self, inputs: Iterable[tuple[str, Path]]) -> tuple[Entry, ...]:
-        """Return an entry for every file of `inputs`, by its content; see `hashes.identify`."""
-        return hashes.identify(inputs, self._cache)
+        """Return an entry for every file of `inputs`, by its content; see `hashes.identify` and `resident`."""
+        given = list(inputs)
+        here = hashes.identify([(name, path) for name, path in given if not is_manifest(path)], self._cache)
+        there = [entry for _, path in given if is_manifest(path) for entry in self.residents.identify(path)]
+        return tuple(sorted((*here, *there), key=lambda entry: entry.name))
 
     def stage(self, folder: PurePosixPath, entries: Sequence[Entry], say: Say) -> tuple[Mount, ...]:
         """Make the entries readable by the job that works in `folder`; see `staging.Stager`."""
-        return self._look()[1].stage(self._own(folder), entries, say)
+        stager = self._look()[1]
+        there = [entry for entry in entries if entry.resident]
+        if there:
+            say(f"{len(there)} file(s), {size_text(sum(entry.size for entry in there))}, lie on the server")
+        mounts = self.residents.mount(self._own(folder), there)
+        here = [entry for entry in entries if not entry.resident]
+        return (*stager.stage(self._own(folder), here, say), *mounts)
+
+    def lacking(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Return the entries that would have to be sent; see `forecast`."""
+        return self._look()[0].find_missing([entry for entry in entries if not entry.resident])
 
     def write(self, path: PurePosixPath, content: bytes) -> None:
         """Write a small file on the host, atomically; folders are made."""
@@ -86,7 +113,8 @@ class SSHHost:
         def attempt() -> Finished:
             # A name of its own for each: what is left of one that was cut off must not take away the next one's file.
             temporary = f"tmp-{uuid.uuid4().hex[:12]}"
-            return self._pool.execute(commands.write_file(path, temporary, len(content)), content)
+            with self._pool.start(commands.write_file(path, temporary, len(content))) as command:
+                return command.complete(content)
 
         done = self._pool.again(attempt)
         if done.code:

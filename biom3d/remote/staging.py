@@ -23,10 +23,15 @@ BATCH_BYTES = 64 * 2**20  # of one tar stream: what is verified, and sent again,
 LEAST_BYTES = 16 * 2**20  # of a stream, if there are other connections for the rest
 BATCH_FILES = 10_000
 LANE_BYTES = 32 * 2**20  # less than this is not worth another connection (335 ms at 30 ms)
+STREAMS = 3  # at once on one connection: while the host checks one, others are sent
+STREAM_BYTES = 4 * 2**20  # of one of these, at least
+HEADED = 16_384  # bytes of a file; below, tar's header of 512 is worth packing
 CHUNK = 2**18
 TRIES = 4  # of the same files without any progress
 ABSOLUTE = "abs"  # in a job's folder: what it sees under absolute names
 MOUNTED_FILES = 64  # a folder with more files than this is mounted whole
+Pairs = list[tuple[bytes, bytes]]  # hard links: name, target
+Links = dict[str, Pairs]  # by the content that they lead to
 
 
 @dataclass(frozen=True)
@@ -42,10 +47,10 @@ class Sending:
         return sum(entry.size for part in (*self.batches, self.big) for entry in part)
 
 
-def plan_sending(entries: Sequence[Entry], lanes: int = 1) -> Sending:
-    """Cut what is to be sent into streams, at least one for each connection if that is worth it."""
+def plan_sending(entries: Sequence[Entry], lanes: int = 1, least: int = LEAST_BYTES) -> Sending:
+    """Cut what is to be sent into streams of at least `least` bytes, one for each lane if that is worth it."""
     small = sum(entry.size for entry in entries if entry.size < BIG)
-    batch_bytes = min(BATCH_BYTES, max(LEAST_BYTES, -(-small // lanes)))
+    batch_bytes = min(BATCH_BYTES, max(least, -(-small // lanes)))
     batches: list[list[Entry]] = []
     room = 0
     for entry in entries:
@@ -98,18 +103,30 @@ class Stager:
         Raises:
             TransferError: they did not arrive, or change while they are sent.
         """
-        links = [(place(entry), entry) for entry in entries]
-        self._send_missing(entries, say)
+        links = self._plan_links(folder, entries)
+        linked = self._send_missing(entries, links, say)
         try:
-            self._link(folder, links)
+            self._link([pair for key, pairs in links.items() if key not in linked for pair in pairs])
         except HostError:
             # Somebody may have cleaned up the store in between; else it fails once more.
-            self._send_missing(entries, say)
-            self._link(folder, links)
+            self._send_missing(entries, {}, say)
+            self._link([pair for pairs in links.values() for pair in pairs])
         return plan_mounts(folder, entries)
 
-    def _send_missing(self, entries: Sequence[Entry], say: Say) -> None:
-        """Send what the host lacks, one job at a time; what another one has sent meanwhile is not sent again."""
+    def _plan_links(self, folder: PurePosixPath, entries: Sequence[Entry]) -> Links:
+        """Return for each content the job's names for it, and where it is in the store; both below our folder."""
+        base = str(folder.relative_to(self._site.root))
+        links: Links = {}
+        for entry in entries:
+            target = f"{commands.STORE}/{store_name(entry.key)}".encode()
+            links.setdefault(entry.key, []).append((os.fsencode(f"{base}/{place(entry)}"), target))
+        return links
+
+    def _send_missing(self, entries: Sequence[Entry], links: Links, say: Say) -> set[str]:
+        """Send what the host lacks, one job at a time; what another one has sent meanwhile is not sent again.
+
+        Return the keys of contents whose links were made on the way.
+        """
         before = self._sendings
         missing = self._site.find_missing(entries, self._is_checked)
         if missing:
@@ -117,34 +134,50 @@ class Stager:
                 if self._sendings != before:
                     missing = self._site.find_missing(entries, self._is_checked)
                 if missing:
-                    self._send(entries, missing, say)
+                    linked = self._send(entries, missing, links, say)
                     self._sendings += 1
-                    return
+                    return linked
         say(f"{_count(entries)}, all there already")
+        return set()
 
-    def _send(self, entries: Sequence[Entry], missing: Sequence[Entry], say: Say) -> None:
-        size = sum(entry.size for entry in missing)
-        lanes = Lanes(max(1, min(self._parallel, -(-size // LANE_BYTES))))
-        plan = plan_sending(missing, lanes.count)
+    def _send(self, entries: Sequence[Entry], missing: Sequence[Entry], links: Links, say: Say) -> set[str]:
+        lanes, plan = self._plan(missing)
         there = sum({entry.key: entry.size for entry in entries}.values()) - plan.size
         say(f"{_count(entries)}, {size_text(there)} already there")
         progress = Progress("sending", plan.size, say)
+        linked: set[str] = set()
         for entry in plan.big:
             send_big(self._site, entry, lanes, self._throttle, progress)
-        lanes.each(plan.batches, lambda batch, lane: self._send_batch(batch, lane, progress))
+        lanes.each(plan.batches, lambda batch, lane: linked.update(self._send_batch(batch, links, lane, progress)))
         progress.finish()
+        return linked
 
-    def _send_batch(self, batch: Sequence[Entry], lane: int, progress: Progress) -> None:
-        """Send files until the host has all of them; what arrived before a link broke is not sent again."""
+    def _plan(self, missing: Sequence[Entry]) -> tuple[Lanes, Sending]:
+        """Choose connections and streams: few bytes are not worth a second connection, but another channel of it."""
+        size = sum(entry.size for entry in missing)
+        connections = max(1, min(self._parallel, -(-size // LANE_BYTES)))
+        if connections > 1:
+            return Lanes(connections), plan_sending(missing, connections)
+        streams = max(1, min(STREAMS, size // STREAM_BYTES))
+        return Lanes(streams, connections), plan_sending(missing, streams, STREAM_BYTES)
+
+    def _send_batch(self, batch: Sequence[Entry], links: Links, lane: int, progress: Progress) -> set[str]:
+        """Send files until the host has all of them; what arrived before a link broke is not sent again.
+
+        Return the keys whose links were made: all, if there was no trouble.
+        """
         part, total = progress.part(), sum(entry.size for entry in batch)
         left, failures, error = list(batch), 0, None
+        pairs = [pair for entry in batch for pair in links.get(entry.key, ())]
         while left:
             before = len(left)
             try:
-                if self._stream(left, lane, part) == before:
-                    return
+                count, is_linked = self._stream(left, pairs, lane, part)
+                if count == before:
+                    return {entry.key for entry in batch} if is_linked else set()
             except LinkLost as lost:
                 error = lost
+            pairs = []
             left = self._site.find_missing(left)
             part.set(total - sum(entry.size for entry in left))
             _raise_if_changed(left)
@@ -153,13 +186,20 @@ class Stager:
                 raise error or TransferError(
                     f"{self._site.name}: '{left[0].source}' did not arrive whole; is the disk there sound?"
                 )
+        return set()
 
-    def _stream(self, batch: Sequence[Entry], lane: int, part: Part) -> int:
-        """Send files in one stream; return how many of them are whole in the store."""
-        is_packed = self._site.has_zstd and pays([(entry.source, entry.size) for entry in batch])
+    def _stream(self, batch: Sequence[Entry], pairs: Pairs, lane: int, part: Part) -> tuple[int, bool]:
+        """Send files in one stream; return how many of them are whole in the store, and whether they are linked."""
+        is_packed = self._site.has_zstd and (
+            _has_many_headers(batch) or pays([(entry.source, entry.size) for entry in batch])
+        )
         upload = f"up-{uuid.uuid4().hex[:12]}"
-        line = commands.receive_files(self._site.root, upload, self._site.hasher, is_packed)
+        links = _pack_links(pairs)
+        line = commands.receive_files(
+            self._site.root, upload, self._site.hasher, is_packed, files=len(batch), link_bytes=len(links)
+        )
         with self._site.pool.start(line, lane) as command:
+            command.write(links)
             packer = Packer(command, is_packed, self._throttle)
             for entry in batch:
                 _pack(packer, entry)
@@ -169,22 +209,28 @@ class Stager:
             packer.end(tarstream.END)
             return self._read_count(command)
 
-    def _read_count(self, command: Command) -> int:
+    def _read_count(self, command: Command) -> tuple[int, bool]:
         command.end_input()
         out = command.read_all()
         code, err = command.finish()
         if code:
             raise self._site.failure(code, err)
-        return int(out)
+        count, *words = out.split()
+        return int(count), words == [b"linked"]
 
-    def _link(self, folder: PurePosixPath, links: Sequence[tuple[str, Entry]]) -> None:
+    def _link(self, pairs: Pairs) -> None:
         """Make the job's names for what is in the store, all in one command."""
-        base = folder.relative_to(self._site.root)
-        pairs = (
-            (os.fsencode(str(base / name)), f"{commands.STORE}/{store_name(entry.key)}".encode())
-            for name, entry in links
-        )
-        self._site.ask(commands.link_files(self._site.root), gzip.compress(tarstream.links(pairs), 1))
+        if pairs:
+            self._site.ask(commands.link_files(self._site.root), _pack_links(pairs))
+
+
+def _pack_links(pairs: Pairs) -> bytes:
+    return gzip.compress(tarstream.links(iter(pairs)), 1) if pairs else b""
+
+
+def _has_many_headers(batch: Sequence[Entry]) -> bool:
+    """Say whether tar's own headers, which pack to nothing, are a good part of the stream."""
+    return sum(entry.size for entry in batch) < len(batch) * HEADED
 
 
 def _pack(packer: Packer, entry: Entry) -> None:
@@ -192,7 +238,7 @@ def _pack(packer: Packer, entry: Entry) -> None:
     packer.add(tarstream.file_header(store_name(entry.key).encode(), entry.size, commands.STAMP))
     left = entry.size
     try:
-        with open(entry.source, "rb") as file:
+        with open(entry.source, "rb", buffering=0) as file:
             while left and (data := file.read(min(CHUNK, left))):
                 packer.add(data)
                 left -= len(data)

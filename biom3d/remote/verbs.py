@@ -5,36 +5,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from biom3d.errors import ConfigError, HostError, LostConnection
-from biom3d.remote import gpus, questions
-from biom3d.remote.container import GRACE_S, LABEL, container_name
-from biom3d.remote.engine import read_facts, translated
-from biom3d.remote.follow import Follower, split_lines
+from biom3d.remote import claims, gpus, questions
+from biom3d.remote.containers import Containers
 from biom3d.remote.host import Host, Say
+from biom3d.remote.job import LABEL
+from biom3d.remote.runtime import VENV, Runtime, Seen
 from biom3d.remote.site import shown, store_name, zero_ended
-
-if TYPE_CHECKING:
-    from docker.models.containers import Container
 
 FOLLOW_TRIES = 20  # each with the patience of the connection itself, two minutes
 LEAST_DAYS = 1.0  # a job that waits for a GPU has a folder and no container yet
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A job's container: `state` is `running`, `exit N` or the engine's own word; `since` when it came to that."""
-
-    id: str
-    name: str
-    state: str
-    since: str
-    threads: str
-    mem_mb: str
-    devices: tuple[str, ...]
-    owner: str  # uid
-    is_ours: bool
 
 
 @dataclass(frozen=True)
@@ -48,10 +29,15 @@ class JobFolder:
 
 @dataclass(frozen=True)
 class Cleaning:
-    """What could be removed: folders of jobs, and files of the store (name -> size)."""
+    """What could be removed: folders of jobs, files of the store (name -> size), and jobs that ended long ago.
+
+    Claims older than `days` are of clients that never come back.
+    """
 
     folders: tuple[JobFolder, ...]
     files: Mapping[str, int]
+    ended: tuple[str, ...] = ()
+    days: float = 0.0
 
     @property
     def size(self) -> int:
@@ -59,39 +45,13 @@ class Cleaning:
         return sum(folder.size for folder in self.folders) + sum(self.files.values())
 
 
-def list_jobs(host: Host) -> tuple[Seen, ...]:
-    """Return the jobs that the engine knows, those that run first; also other accounts'."""
-    rootless = read_facts(host.engine(), host.name).is_rootless
-    uid = str(host.user()[0])
-    found = []
-    for container in _containers(host):
-        owner = uid if rootless else str(container.attrs["Config"].get("User") or "0").partition(":")[0]
-        found.append(_seen(container, owner, owner == uid))
+def list_jobs(host: Host, runtime: Runtime | None = None) -> tuple[Seen, ...]:
+    """Return the jobs that the host knows, those that run first; also other accounts'.
+
+    `runtime`: what supervises ours there (default: its container engine).
+    """
+    found = (runtime or Containers(host)).list_jobs()
     return tuple(sorted(found, key=lambda seen: (seen.state != "running", seen.since, seen.id)))
-
-
-def _containers(host: Host) -> "list[Container]":
-    with translated(host.name, "listing jobs"):
-        return list(host.engine().containers.list(all=True, filters={"label": LABEL}, ignore_removed=True))
-
-
-def _seen(container: "Container", owner: str, is_ours: bool) -> Seen:
-    state, words = container.attrs["State"], container.labels
-    has_ended = state["Status"] in ("exited", "dead")
-    times = {"running": state.get("StartedAt"), "ended": state.get("FinishedAt")}
-    since = times["ended" if has_ended else "running"] or ""
-    return Seen(
-        id=words[LABEL],
-        # Anybody on the host can name a job, and a terminal obeys what is not printable.
-        name="".join(sign if sign.isprintable() else "?" for sign in words.get(f"{LABEL}.name", "")),
-        state=f"exit {state['ExitCode']}" if has_ended else state["Status"],
-        since=since if not since.startswith("0001") else container.attrs["Created"],
-        threads=words.get(f"{LABEL}.threads", ""),
-        mem_mb=words.get(f"{LABEL}.mem_mb", ""),
-        devices=tuple(words.get(f"{LABEL}.gpus", "").split()),
-        owner=owner,
-        is_ours=is_ours,
-    )
 
 
 def job_rows(jobs: Iterable[Seen]) -> list[tuple[str, ...]]:
@@ -132,20 +92,27 @@ def find_job(jobs: Sequence[Seen], word: str) -> Seen:
     raise ConfigError(f"{problem} '{word}'; give the id of one of these: {known}")
 
 
-def print_log(host: Host, job: Seen, is_followed: bool, say: Say) -> None:
+def print_log(host: Host, job: Seen, is_followed: bool, say: Say, runtime: Runtime | None = None) -> None:
     """Print what a job has said so far; followed, go on until it ends, and say how."""
+    runtime = _supervisor(host, job, runtime)
     if is_followed:
-        say(f"[ended with exit code {_follow(host, job, say)}]")
-        return
-    with translated(host.name, f"reading the log of {job.name}"):
-        stream = host.engine().containers.get(container_name(job.id)).logs(stream=True, follow=False)
-        for line in split_lines(stream):
-            say(line.decode(errors="replace"))
+        say(f"[ended with exit code {_follow(host, runtime, job, say)}]")
+    else:
+        runtime.source(job.id).print(say)
 
 
-def _follow(host: Host, job: Seen, say: Say) -> int:
+def _supervisor(host: Host, job: Seen, runtime: Runtime | None) -> Runtime:
+    """Return what supervises the job; HostError if this profile is for the other kind."""
+    runtime = runtime or Containers(host)
+    if job.kind != runtime.kind:
+        wanted = "venv" if job.kind == VENV else "docker or podman"
+        raise HostError(f"{host.name}: job '{job.name}' is of another kind; take a profile with ssh-runtime: {wanted}")
+    return runtime
+
+
+def _follow(host: Host, runtime: Runtime, job: Seen, say: Say) -> int:
     """Show the log until the job ends; a lost connection is made again, and no line comes twice."""
-    follower = Follower(host, container_name(job.id), say)
+    follower = runtime.follow(job.id, say)
     for _ in range(FOLLOW_TRIES):
         try:
             end = follower.wait(threading.Event())
@@ -157,32 +124,24 @@ def _follow(host: Host, job: Seen, say: Say) -> int:
     raise HostError(f"{host.name}: the connection is lost again and again; '{job.name}' goes on there")
 
 
-def cancel(host: Host, job: Seen) -> str:
-    """Stop a job, which gets time to save what it has; return how it ended.
+def cancel(host: Host, job: Seen, runtime: Runtime | None = None, who: str = "somebody") -> str:
+    """Stop a job, which gets time to save what it has; return how it ended. Clients that follow it learn `who` did it.
 
     Raises:
         HostError: it is another account's, or does not run.
     """
+    runtime = _supervisor(host, job, runtime)
     if not job.is_ours:
         raise HostError(f"{host.name}: job '{job.name}' belongs to the account with uid {job.owner}; ask its owner")
     if job.state != "running":
         raise HostError(f"{host.name}: job '{job.name}' does not run ({job.state}); nothing to stop")
-    with translated(host.name, f"stopping {job.name}"):
-        container = host.engine().containers.get(container_name(job.id))
-        container.stop(timeout=GRACE_S)
-        return _how_it_ended(container)
+    claims.note_cancel(host, host.root / "jobs" / job.id, who)
+    runtime.source(job.id).stop()
+    found = runtime.find(job.id)  # whoever waits for it may have removed it already
+    return f"exit {found.end.code}" if found and found.end else "ended"
 
 
-def _how_it_ended(container: "Container") -> str:
-    import docker.errors
-
-    with suppress(docker.errors.NotFound):  # whoever waits for it may have removed it already
-        container.reload()
-        return f"exit {container.attrs['State']['ExitCode']}"
-    return "ended"
-
-
-def gpu_rows(host: Host) -> list[tuple[str, str, str]]:
+def gpu_rows(host: Host, runtime: Runtime | None = None) -> list[tuple[str, str, str]]:
     """Return number, kind and user of each GPU of the host."""
     devices = gpus.find_devices(host)
     if not devices:
@@ -190,7 +149,7 @@ def gpu_rows(host: Host) -> list[tuple[str, str, str]]:
     kinds = _gpu_kinds(host)
     free = gpus.find_free(host, devices)
     users: dict[str, list[str]] = {}
-    for seen in list_jobs(host):
+    for seen in list_jobs(host, runtime):
         for device in seen.devices if seen.state == "running" else ():
             whose = "you" if seen.is_ours else f"uid {seen.owner}"
             users.setdefault(device, []).append(f"{seen.name} ({seen.id[:12]}, {whose})")
@@ -200,7 +159,7 @@ def gpu_rows(host: Host) -> list[tuple[str, str, str]]:
 def _lease(device: str, free: Sequence[str], users: Mapping[str, Sequence[str]]) -> str:
     if device in free:
         return "free"
-    return ", ".join(users.get(device, ())) or "leased by a program that is no container of ours"
+    return ", ".join(users.get(device, ())) or "leased by a program that is no job of ours"
 
 
 def _gpu_kinds(host: Host) -> dict[str, str]:
@@ -209,25 +168,44 @@ def _gpu_kinds(host: Host) -> dict[str, str]:
     return {row[0]: f"{row[1]}, {row[2]} MB" for row in rows if len(row) >= 3}
 
 
-def plan_cleaning(host: Host, days: float) -> Cleaning:
-    """Return what nobody has touched for so many days: folders of jobs without a container, files no job links.
+def plan_cleaning(host: Host, days: float, runtime: Runtime | None = None) -> Cleaning:
+    """Return what nobody has touched for so many days: folders of jobs that neither run nor wait, files no job links.
+
+    A job that ended longer ago than that waits for no client any more.
 
     Raises:
         ConfigError: less than a day is asked for.
         ContainerError: the engine cannot say which jobs have a container; then nothing is known to be unused.
     """
     if days < LEAST_DAYS:
-        raise ConfigError("a job that waits for a GPU has no container yet; give --older-than 1d or more")
-    in_use = {container.labels[LABEL] for container in _containers(host)}
-    folders = choose_folders(_read_folders(host), in_use, days)
+        raise ConfigError("a job that waits for a GPU is not running yet; give --older-than 1d or more")
+    runtime = runtime or Containers(host)
+    folders = choose_folders(_read_folders(host), _in_use(runtime, days), days)
     lines = _ask(host, questions.list_unused(host.root, round(days * 24 * 60))).splitlines()
     sizes = {name: int(size) for size, name in (line.split(" ", 1) for line in lines)}
     ours = {name: size for name, size in sizes.items() if _is_content(name)}
-    return Cleaning(folders, ours)
+    ended = tuple(job.id for job in runtime.list_jobs() if job.is_ours and _ended_before(job, days))
+    return Cleaning(folders, ours, ended, days)
+
+
+def _in_use(runtime: Runtime, days: float) -> set[str]:
+    """Return the jobs that run, by whatever means, and those whose results may still be fetched."""
+    waiting = {job.id for job in runtime.list_jobs() if not _ended_before(job, days)}
+    return waiting | {labels[LABEL] for labels in runtime.running()}
+
+
+def _ended_before(job: Seen, days: float) -> bool:
+    if not job.state.startswith("exit "):
+        return False
+    try:
+        ended = datetime.fromisoformat(job.since[:19]).replace(tzinfo=UTC)
+    except ValueError:
+        return False
+    return (datetime.now(UTC) - ended).total_seconds() >= days * 86_400
 
 
 def choose_folders(folders: Iterable[JobFolder], in_use: set[str], days: float) -> tuple[JobFolder, ...]:
-    """Return the folders that nobody needs: named like a job's, old enough, without a container."""
+    """Return the folders that nobody needs: named like a job's, old enough, and of none `in_use`."""
     return tuple(
         folder
         for folder in folders
@@ -248,12 +226,18 @@ def _read_folders(host: Host) -> list[JobFolder]:
     return [JobFolder(row[2], float(row[0]), int(row[1])) for row in rows if len(row) == 3]
 
 
-def clean(host: Host, plan: Cleaning) -> None:
+def clean(host: Host, plan: Cleaning, runtime: Runtime | None = None) -> None:
     """Remove what was planned, except what a job has taken up since."""
-    in_use = {container.labels[LABEL] for container in _containers(host)}
+    runtime = runtime or Containers(host)
+    in_use = _in_use(runtime, plan.days)
+    for job_id in plan.ended:
+        if job_id not in in_use:
+            runtime.remove(job_id)
     for folder in plan.folders:
         if folder.id not in in_use:
             host.remove(host.root / "jobs" / folder.id)
+    if plan.days:
+        claims.strike_out(host, in_use, plan.days)
     if plan.files:
         done = host.run(questions.drop_unused(host.root), stdin=zero_ended(plan.files))
         _raise_if_failed(host, done.code, done.err)

@@ -15,7 +15,7 @@ def test_a_base_is_made_with_one_age_and_imported(table):
 def test_a_base_of_a_registry_is_pulled_by_digest(checkout):
     path, digest = checkout / "containers/images.yaml", "sha256:" + "b" * 64
     text = path.read_text()
-    start, end = text.index("    mmdebstrap:"), text.index("images:\n")
+    start, end = text.index("    mmdebstrap:"), text.index("  bookworm-ssh:\n")
     path.write_text(f"{text[:start]}    reference: debian:bookworm-slim@{digest}\n\n{text[end:]}")
     table = load_table(checkout)
     assert plan_base(table, "bookworm").commands() == [f"docker pull debian:bookworm-slim@{digest}"]

@@ -9,7 +9,7 @@ import pytest
 
 from biom3d.errors import DataError, OutputError, TransferError
 from biom3d.remote import commands
-from biom3d.remote.collect import read_listing
+from biom3d.remote.listing import read_listing
 from tests.remote.server import names_in, run_client, wait_for
 from tests.remote.test_staging import MIB, noise, stage, tree
 
@@ -212,7 +212,7 @@ def test_a_host_that_names_what_is_no_file_is_refused(record):
 @pytest.mark.parametrize("lie", ["; head -c 99 /dev/zero", "| head -c 5", "| tr a b", "; printf lie"])
 def test_a_host_that_sends_more_or_other_than_it_announced_is_refused(job, monkeypatch, lie):
     real = commands.send_files
-    monkeypatch.setattr(commands, "send_files", lambda work, is_packed: real(work, False) + lie)
+    monkeypatch.setattr(commands, "send_files", lambda work, *_: real(work, False) + lie)
     job.sh("mkdir out; echo aaaaaaaaaa >out/a")
     with pytest.raises(TransferError):
         job.collect("out")
@@ -221,7 +221,7 @@ def test_a_host_that_sends_more_or_other_than_it_announced_is_refused(job, monke
 
 def test_a_stream_that_unpacks_to_more_than_announced_is_refused(job, monkeypatch):
     bomb = "head -c 3000000000 /dev/zero | zstd -1cq"
-    monkeypatch.setattr(commands, "send_files", lambda work, is_packed: bomb)
+    monkeypatch.setattr(commands, "send_files", lambda work, *_: bomb)
     job.make("out", bytes(2 * MIB))
     with pytest.raises(TransferError, match="more than it announced"):
         job.collect("out")

@@ -1,9 +1,11 @@
 """The command lines, run for real by small shells, with the worst names."""
 
 import hashlib
+import io
 import os
 import shutil
 import subprocess
+import tarfile
 import tempfile
 from pathlib import Path, PurePosixPath
 
@@ -62,7 +64,7 @@ def root(tmp_path):
 def test_write_read_and_remove_take_any_name(name):
     with tempfile.TemporaryDirectory() as folder:
         path = PurePosixPath(folder) / "in" / name
-        sh(commands.write_file(path, "tmp-1", 3), b"abc")
+        sh(commands.write_file(path, "tmp-000000000001", 3), b"abc")
         assert sh(commands.read_file(path)) == b"abc"
         assert names_in(path.parent) == [name]
         sh(commands.remove_folder(path))
@@ -125,9 +127,39 @@ def test_what_was_abandoned_for_a_week_is_removed_and_nothing_else(tmp_path):
 
 
 def test_half_a_file_is_never_written_under_its_name(tmp_path):
-    line = commands.write_file(PurePosixPath(tmp_path / "a"), "tmp-1", 10)
+    line = commands.write_file(PurePosixPath(tmp_path / "a"), "tmp-000000000001", 10)
     assert subprocess.run(["dash", "-c", line], input=b"half").returncode == 1
     assert names_in(tmp_path) == []
+
+
+def hostile_stream(folder: Path) -> bytes:
+    """Return a tar stream with links out, odd names that look like good hashes, and one honest file."""
+    key = hashlib.sha256(b"good").hexdigest()
+    line = f"x\n{key} *{folder}/secret/{key}"
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for name in (f"{key[:2]}/{key}", line, f"../../{key}", f"{folder}/{key}", "evil/x", f"ab/{'0' * 64}"):
+            member = tarfile.TarInfo(name)
+            member.size = 4
+            archive.addfile(member, io.BytesIO(b"good"))
+        for name, target in (("link", str(folder / "secret")), ("up", "../.."), (f"ab/{'1' * 64}", "/etc/passwd")):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = tarfile.SYMTYPE, target
+            archive.addfile(member)
+    return packed.getvalue()
+
+
+def test_a_stream_with_links_and_odd_names_brings_only_whole_contents(root, tmp_path):
+    key = hashlib.sha256(b"good").hexdigest()
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / key).write_text("good")
+    line = commands.receive_files(root, "up-" + "0" * 12, "openssl", is_packed=False, files=1)
+    subprocess.run(["dash", "-c", line], input=hostile_stream(tmp_path), capture_output=True)
+    stored = [path.relative_to(Path(root, "store")) for path in Path(root, "store").rglob("*") if not path.is_dir()]
+    assert {str(path) for path in stored} <= {f"{key[:2]}/{key}", key}
+    assert not any(path.is_symlink() for path in Path(root, "store").rglob("*"))
+    assert names_in(Path(root, "tmp")) == []
+    assert (tmp_path / "secret" / key).stat().st_nlink == 1
 
 
 def test_a_name_with_a_zero_byte_is_refused():
@@ -138,6 +170,7 @@ def test_a_name_with_a_zero_byte_is_refused():
 @pytest.mark.parametrize("line", [commands.dial_engine(None), commands.dial_engine("/it's/socket")])
 def test_without_an_engine_the_line_says_so(line, tmp_path):
     line = line.replace(":/usr/local/bin:/usr/bin:/bin", "")
+    (tmp_path / "sh").symlink_to("/bin/sh")
     done = subprocess.run([shutil.which("dash"), "-c", line], env={"PATH": str(tmp_path)}, capture_output=True)
     assert (done.returncode, done.stderr) == (127, b"neither docker nor podman is there\n")
 

@@ -4,7 +4,7 @@ import pytest
 
 from biom3d.errors import ConfigError, DataError
 from biom3d.remote.__main__ import main
-from biom3d.remote.data import CONTENT, dataset_rows, get, model_rows, relative_name, send_dataset
+from biom3d.remote.data import CONTENT, dataset_rows, get, model_rows, relative_name, send_dataset, send_model
 from biom3d.remote.local import LocalHost
 from biom3d.remote.questions import drop_unused
 from tests.remote.server import names_in
@@ -44,7 +44,7 @@ def test_the_same_data_set_is_not_sent_twice(ssh_host, images, said):
     send_dataset(ssh_host, "cells", images, None, said.append)
     said.clear()
     send_dataset(ssh_host, "cells", images, None, said.append)
-    assert said == ["the same data set is there already; nothing was sent"]
+    assert said == ["the same is there already; nothing was sent"]
 
 
 def test_another_data_set_is_not_overwritten(ssh_host, images, workdir, said):
@@ -67,6 +67,21 @@ def test_a_data_set_that_was_sent_survives_cleaning(ssh_host, images, workdir, s
 def test_a_name_that_is_a_path_is_refused(ssh_host, images, said, name):
     with pytest.raises(ConfigError, match="no name"):
         send_dataset(ssh_host, name, images, None, said.append)
+
+
+def test_a_model_arrives_with_its_folds_and_nothing_else(ssh_host, images, workdir, tmp_path, said):
+    for name in ("fold_0", "fold_1", "fold_2.partial"):
+        (tmp_path / "logs/m" / name).mkdir(parents=True)
+        (tmp_path / "logs/m" / name / "model.pt").write_text(name)
+    place = send_model(ssh_host, "m", tmp_path / "logs/m", said.append)
+    assert Path(place) == workdir / "logs/m"
+    assert names_in(place) == [CONTENT, "fold_0", "fold_1"]
+    assert (workdir / "logs/m/fold_1/model.pt").read_text() == "fold_1"
+
+
+def test_a_folder_without_folds_is_no_model(ssh_host, images, said):
+    with pytest.raises(DataError, match="holds no fold_0"):
+        send_model(ssh_host, "m", images, said.append)
 
 
 def test_an_empty_folder_is_refused(ssh_host, images, tmp_path, said):

@@ -213,7 +213,7 @@ def test_a_driver_that_is_too_old_for_an_image_is_told(driver, state):
 
 
 def test_without_an_image_the_way_to_bring_one_is_shown():
-    assert "biom3d images save cpu" in judge_images(["cpu"], []).fix
+    assert "biom3d remote send-image PROFILE cpu" in judge_images(["cpu"], []).fix
 
 
 def test_a_finding_is_one_line():

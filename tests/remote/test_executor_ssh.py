@@ -10,7 +10,7 @@ import pytest
 from snakemake.common.tests import TestWorkflowsLocalStorageBase
 from snakemake_executor_plugin_ssh import ExecutorSettings
 
-from biom3d.remote.container import LABEL
+from biom3d.remote.job import LABEL
 from tests.remote.server import names_in, wait_for
 from tests.remote.test_run import with_engine
 

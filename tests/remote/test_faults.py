@@ -158,8 +158,8 @@ def test_a_line_cut_while_a_big_input_is_sent_goes_on_where_it_was(make_far, pro
 
 def test_a_line_cut_while_the_job_runs_does_not_touch_it(make_far, proxy):
     far = make_far(port=proxy.port)
-    thread = far.begin(WAITING, "out runs")
-    far.appears("runs")
+    thread = far.begin("echo begun; " + WAITING, "out runs")
+    wait_for(lambda: far.said("begun"), "its log")  # before that only questions are asked, which are asked again
     proxy.cut()
     wait_for(lambda: far.said("connection lost"), "a word about it")
     (far.work() / "go").touch()
@@ -188,6 +188,17 @@ def test_a_line_cut_while_results_come_back_loses_none(make_far, proxy):
     far.run(COUNTED + "head -c 12000000 /dev/urandom > out; sha256sum < out > sum", "out sum runs")
     assert (proxy.cuts, far.text("runs"), far.text("sum")[:64]) == (1, "run\n", hash_of(far.folder / "out"))
     far.assert_clean()
+
+
+def test_a_stop_over_a_lost_line_is_tried_again_until_the_container_has_ended(make_far, proxy):
+    far = make_far(port=proxy.port)
+    thread = far.begin(WAITING, "out runs")
+    far.appears("runs")
+    proxy.cut()
+    far.stop.set()
+    thread.join(60)
+    assert "stopped; the same command goes on" in str(far.errors.pop())
+    assert far.containers() == []
 
 
 def test_an_sshd_that_is_restarted_is_found_again(tmp_path, base_image, account, key, with_engine):

@@ -15,8 +15,7 @@ import pytest
 
 from biom3d.errors import ContainerError, HostError
 from biom3d.remote import gpus
-from biom3d.remote.container import LABEL
-from biom3d.remote.job import Resources
+from biom3d.remote.job import LABEL, Resources
 from biom3d.remote.lifecycle import Runner
 from biom3d.remote.local import LocalHost
 from tests.docker_engine import running_dockerd

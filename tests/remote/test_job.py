@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from biom3d.errors import ConfigError
-from biom3d.remote.follow import Follower
+from biom3d.remote.containers import ContainerSource
 from biom3d.remote.host import Entry
 from biom3d.remote.job import (
     DEVICE_TAKEN,
@@ -173,12 +173,12 @@ class Log:
 
 
 def test_lines_of_one_second_are_all_shown_and_none_twice_after_a_break():
-    follower = Follower(None, "name", print)
-    first = list(follower._read_lines(Log("1+01:00 a", "1+01:00 b")))
-    again = list(follower._read_lines(Log("1+01:00 a", "1+01:00 b", "1+01:00 c", "2+01:00 d")))
+    source = ContainerSource(None, "name")
+    first = list(source._read_lines(Log("1+01:00 a", "1+01:00 b")))
+    again = list(source._read_lines(Log("1+01:00 a", "1+01:00 b", "1+01:00 c", "2+01:00 d")))
     assert (first, again) == (["a", "b"], ["c", "d"])
 
 
 def test_stdout_and_stderr_out_of_order_lose_no_line():
-    lines = list(Follower(None, "name", print)._read_lines(Log("2Z late", "1Z early", "3Z next")))
+    lines = list(ContainerSource(None, "name")._read_lines(Log("2Z late", "1Z early", "3Z next")))
     assert lines == ["late", "early", "next"]

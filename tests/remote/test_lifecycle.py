@@ -1,5 +1,9 @@
-"""The life of a job on a real container engine: what it may do, how it fails, and that nothing is lost or run twice."""
+"""The life of a job, in a real container and without: how it fails, and that nothing is lost or run twice.
 
+Fixture `bench` is both, one after the other; `contained` only the container engine.
+"""
+
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -14,10 +18,12 @@ from pathlib import Path
 import pytest
 
 from biom3d.errors import Biom3dError, ContainerError, HostError, JobError
-from biom3d.remote.container import LABEL
-from biom3d.remote.job import Command, JobSpec, Resources, job_name
+from biom3d.remote import verbs
+from biom3d.remote.job import LABEL, Command, JobSpec, Resources, job_name
 from biom3d.remote.lifecycle import Runner
 from biom3d.remote.local import LocalHost
+from biom3d.remote.runtime import Seen
+from biom3d.remote.venv import Venv
 
 pytestmark = pytest.mark.system
 
@@ -31,6 +37,7 @@ class Bench:
         self.runner = Runner(self.host, folder / ".ended")
         self.lines: list[str] = []
         self.stop = threading.Event()
+        self.clients: list[subprocess.Popen] = []
 
     def spec(self, shell: str, outputs: str = "out", inputs: str = "", **changes: object) -> JobSpec:
         names = tuple(inputs.split())
@@ -47,7 +54,8 @@ class Bench:
 
     def containers(self) -> list:
         every = self.host.engine().containers.list(all=True, filters={"label": LABEL}, ignore_removed=True)
-        return [one for one in every if one.labels[f"{LABEL}.name"] == self.folder.name]
+        jobs = str(self.host.root / "jobs")  # names may be those of another run of the tests beside this one
+        return [one for one in every if any(mount["Source"].startswith(jobs) for mount in one.attrs["Mounts"])]
 
     def wait_for_container(self, seconds: float = 30) -> object:
         end = time.monotonic() + seconds
@@ -59,13 +67,83 @@ class Bench:
         raise AssertionError("no container runs")
 
 
-@pytest.fixture
-def bench(tmp_path: Path, base_image: str) -> Iterator[Bench]:
-    bench = Bench(tmp_path, base_image)
+class Unpacked:
+    """A job in an environment; the tests take it for a container."""
+
+    def __init__(self, bench: "VenvBench", job: Seen) -> None:
+        self.labels, self.status = {LABEL: job.id}, job.state
+        self.folder = Path(bench.host.root / "jobs" / job.id)
+
+    def pid(self) -> int:
+        return int((self.folder / "pid").read_text().split()[0])
+
+    def kill(self) -> None:
+        """Kill what supervises the job, and only that: its steps go on, as after a clumsy `kill -9`."""
+        os.kill(self.pid(), signal.SIGKILL)
+
+    def remove(self, force: bool) -> None:
+        for pid in processes_of(self.labels[LABEL]):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def processes_of(job_id: str) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            found += [int(path.parent.name)] if f"BIOM3D_JOB={job_id}".encode() in path.read_bytes() else []
+    return found
+
+
+class VenvBench(Bench):
+    """The same without containers, in this Python's own environment; `ours` are the jobs that ever ran."""
+
+    def __init__(self, folder: Path, image: str) -> None:
+        super().__init__(folder, image)
+        self.runtime = Venv(self.host, sys.prefix)
+        self.runner = Runner(self.host, folder / ".ended", runtime=self.runtime)
+        self.ours: set[str] = set()
+
+    def run(self, shell: str, *args: str, **changes: object) -> str:
+        job_id = Bench.run(self, shell, *args, **changes)
+        self.ours.add(job_id)
+        return job_id
+
+    def containers(self) -> list:
+        """What the host shows, and what only the kernel knows: processes that nobody supervises."""
+        left = [job_id for job_id in self.ours if processes_of(job_id)]
+        jobs = [Unpacked(self, job) for job in self.runtime.list_jobs()]
+        return [job for job in jobs if job.folder.exists()] + left  # the list has all of the machine
+
+
+KINDS = {"container": Bench, "venv": VenvBench}
+
+
+def opened(kind: str, folder: Path, image: str) -> Iterator[Bench]:
+    bench = KINDS[kind](folder, image)
     yield bench
+    for client in bench.clients:  # one that still waits for room would start its job after a failed test
+        client.kill()
+        client.wait()
     for container in bench.containers():
         container.remove(force=True)
     bench.host.close()
+
+
+@pytest.fixture(params=KINDS)
+def bench(request, tmp_path: Path) -> Iterator[Bench]:
+    image = request.getfixturevalue("base_image") if request.param == "container" else ""
+    yield from opened(request.param, tmp_path, image)
+
+
+@pytest.fixture
+def contained(tmp_path: Path, base_image: str) -> Iterator[Bench]:
+    yield from opened("container", tmp_path, base_image)
+
+
+@pytest.fixture
+def unpacked(tmp_path: Path) -> Iterator[VenvBench]:
+    yield from opened("venv", tmp_path, "")
 
 
 def wait_for(path: Path, seconds: float = 30) -> None:
@@ -105,22 +183,22 @@ def test_log_lines_are_shown_whatever_bytes_they_have(bench):
 
 
 @pytest.mark.parametrize("shell", ["echo x >> in.txt", "touch /etc/x", "touch /usr/x"])
-def test_a_job_can_write_only_below_its_folder(bench, shell):
-    (bench.folder / "in.txt").write_text("mine")
+def test_a_job_can_write_only_below_its_folder(contained, shell):
+    (contained.folder / "in.txt").write_text("mine")
     with pytest.raises(JobError, match="exit 1"):
-        bench.run(shell, "out", "in.txt")
-    assert bench.text("in.txt") == "mine"
+        contained.run(shell, "out", "in.txt")
+    assert contained.text("in.txt") == "mine"
 
 
-def test_a_job_has_no_network_and_no_privilege(bench):
-    bench.run("ls /sys/class/net > out; grep -E 'CapEff|NoNewPrivs' /proc/self/status >> out")
-    assert bench.text().split() == ["lo", "CapEff:", "0" * 16, "NoNewPrivs:", "1"]
+def test_a_job_has_no_network_and_no_privilege(contained):
+    contained.run("ls /sys/class/net > out; grep -E 'CapEff|NoNewPrivs' /proc/self/status >> out")
+    assert contained.text().split() == ["lo", "CapEff:", "0" * 16, "NoNewPrivs:", "1"]
 
 
-def test_cores_and_memory_are_limited(bench):
+def test_cores_and_memory_are_limited(contained):
     limits = "memory/memory.limit_in_bytes", "memory.max"
-    bench.run("cat " + " ".join(f"/sys/fs/cgroup/{name}" for name in limits) + " 2>/dev/null > out || true")
-    assert int(bench.text()) == 200 * 2**20
+    contained.run("cat " + " ".join(f"/sys/fs/cgroup/{name}" for name in limits) + " 2>/dev/null > out || true")
+    assert int(contained.text()) == 200 * 2**20
 
 
 def test_files_with_hostile_names_come_and_go(bench):
@@ -161,21 +239,28 @@ def test_a_missing_output_is_an_error_though_the_job_ended_well(bench):
         bench.run("true")
 
 
+GREEDY = "python3 -c 'import time; x = bytearray(400 << 20); time.sleep(60)'"
+
+
 def test_running_out_of_memory_is_told_as_such(bench):
     with pytest.raises(JobError, match=r"out of memory: it may use 200 MB.*--set-resources rule:mem_mb=400"):
-        bench.run("python3 -c 'x = bytearray(400 << 20)'")
+        bench.run(GREEDY)
 
 
 def test_the_log_of_a_killed_step_says_why_it_ended(bench):
-    command = Command("rule", "echo begun > job.log; python3 -c 'x = bytearray(400 << 20)'", log="job.log")
+    command = Command(
+        "rule",
+        f"echo begun > job.log; {GREEDY}",
+        log="job.log",
+    )
     with pytest.raises(JobError):
         bench.run("", commands=(command,), logs=("job.log",))
     assert bench.text("job.log").startswith("begun\njob: error: out of memory: it may use 200 MB")
 
 
-def test_an_image_that_is_not_there_is_never_pulled(bench):
+def test_an_image_that_is_not_there_is_never_pulled(contained):
     with pytest.raises(ContainerError, match=r"image 'nobody/nothing:1' is not there; build it: biom3d images build"):
-        bench.run("true", image="nobody/nothing:1")
+        contained.run("true", image="nobody/nothing:1")
 
 
 def test_an_engine_that_does_not_answer_is_told(tmp_path):
@@ -214,18 +299,33 @@ def test_stopping_ends_the_container_and_the_next_run_goes_on(bench):
     assert (bench.folder / "out").exists()
 
 
+def test_a_job_cancelled_by_somebody_is_not_started_again_and_goes_on_when_asked_for(bench):
+    shell = "if [ -e begun ]; then touch out; else touch begun; sleep 60; fi"
+    thread, errors = in_thread(bench, shell)
+    job_id = bench.wait_for_container().labels[LABEL]
+    wait_for(bench.folder / ".biom3d/jobs" / job_id / "work/begun")
+    runtime = bench.runner.runtime
+    verbs.cancel(bench.host, verbs.find_job(verbs.list_jobs(bench.host, runtime), job_id), runtime, "ann on laptop")
+    thread.join(60)
+    assert "cancelled with 'biom3d remote cancel' by ann on laptop" in str(errors[0])
+    bench.run(shell)
+    assert bench.containers() == []
+
+
 CLIENT = """
 import sys, threading
 from pathlib import Path
 sys.path.insert(0, sys.argv[4])
-from tests.remote.test_lifecycle import Bench
-Bench(Path(sys.argv[1]), sys.argv[2]).run(sys.argv[3])
+from tests.remote.test_lifecycle import KINDS
+KINDS[sys.argv[5]](Path(sys.argv[1]), sys.argv[2]).run(sys.argv[3])
 """
 
 
 def start_client(bench: Bench, shell: str) -> subprocess.Popen:
-    arguments = [str(bench.folder), bench.image, shell, str(Path(__file__).parents[2])]
-    return subprocess.Popen([sys.executable, "-c", CLIENT, *arguments], stdout=subprocess.DEVNULL)
+    kind = "venv" if isinstance(bench, VenvBench) else "container"
+    arguments = [str(bench.folder), bench.image, shell, str(Path(__file__).parents[2]), kind]
+    bench.clients.append(subprocess.Popen([sys.executable, "-c", CLIENT, *arguments], stdout=subprocess.DEVNULL))
+    return bench.clients[-1]
 
 
 def test_a_job_survives_its_client_and_is_adopted(bench):
@@ -267,7 +367,7 @@ def test_a_container_removed_by_hand_is_made_again(bench):
 
 
 def test_jobs_wait_until_the_host_has_cores_for_them(bench):
-    cores = bench.host.engine().info()["NCPU"]
+    cores = bench.runner.runtime.capacity().cores
     shell = "date +%s.%N > {0}; sleep 0.3; date +%s.%N >> {0}"
     threads = []
     for name in ("a", "b"):
@@ -294,19 +394,19 @@ def as_somebody_else(bench: Bench, group: int) -> None:
     bench.run("mkdir out; id -u > out/uid")
 
 
-def test_files_belong_to_the_caller(bench):
+def test_files_belong_to_the_caller(contained):
     """Made by a process of another account, that may use the engine; no file of root appears."""
-    bench.folder.chmod(0o777)
-    for parent in bench.folder.parents[:2]:
+    contained.folder.chmod(0o777)
+    for parent in contained.folder.parents[:2]:
         parent.chmod(0o755)
-    bench.host.engine().ping()  # all modules are loaded; the other account may not read ours
-    bench.host.close()
+    contained.host.engine().ping()  # all modules are loaded; the other account may not read ours
+    contained.host.close()
     client = multiprocessing.get_context("fork").Process(
-        target=as_somebody_else, args=(bench, Path("/var/run/docker.sock").stat().st_gid)
+        target=as_somebody_else, args=(contained, Path("/var/run/docker.sock").stat().st_gid)
     )
     client.start()
     client.join(60)
     assert client.exitcode == 0
-    assert bench.text("out/uid").strip() == "12345"
-    made = [*(bench.folder / "out").rglob("*"), *(bench.folder / ".biom3d").rglob("*")]
+    assert contained.text("out/uid").strip() == "12345"
+    made = [*(contained.folder / "out").rglob("*"), *(contained.folder / ".biom3d").rglob("*")]
     assert {path.lstat().st_uid for path in made} == {12345}

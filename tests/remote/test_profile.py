@@ -14,6 +14,7 @@ from biom3d.remote.profile import (
     Settings,
     list_profiles,
     open_host,
+    open_runtime,
     profiles_folder,
     read_profile,
     render_profile,
@@ -26,7 +27,22 @@ __all__ = ["with_engine"]
 ROOT = Path(__file__).parents[2]
 HOST = Settings(host="gpu1.example.org")
 ALL = Settings(
-    "server", 2222, "lab", "/a key", "u@gate:23,other", "/c: #", "b 'm", 2, 1.5, True, "i:1", "0", "/run/s"
+    "server",
+    2222,
+    "lab",
+    "/a key",
+    "u@gate:23,other",
+    "/c: #",
+    "b 'm",
+    2,
+    1.5,
+    True,
+    "i:1",
+    "0",
+    "/run/s",
+    "docker",
+    "/e",
+    "all",
 )  # each one set
 
 
@@ -145,6 +161,10 @@ def test_a_name_that_is_a_path_or_an_option_is_refused(name):
         (Settings("h", jump="a b"), "not understood"),
         (Settings("local", user="lab"), "means nothing"),
         (Settings("-oProxyCommand=x"), "no name of a host"),
+        (Settings("h", runtime="conda"), "wanted docker, podman or venv"),
+        (Settings("h", keep="some"), "wanted none, failed or all"),
+        (Settings("h", venv="env"), "runtime: venv only"),
+        (Settings("h", runtime="venv", engine_socket="/s"), "no container engine"),
     ],
 )
 def test_what_cannot_be_right_is_not_written(settings, words):
@@ -167,6 +187,21 @@ def test_a_setting_reaches_the_connection():
 def test_a_host_of_its_own_kind_is_opened(tmp_path):
     kinds = [type(open_host(settings, tmp_path)).__name__ for settings in (Settings(), HOST)]
     assert kinds == ["LocalHost", "SSHHost"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "kinds"),
+    [
+        (Settings(), ("LocalHost", "Containers")),
+        (Settings(runtime="docker"), ("LocalHost", "Containers")),
+        (Settings(runtime="podman"), ("LocalPodman", "Containers")),
+        (Settings("h", runtime="podman"), ("SSHPodman", "Containers")),
+        (Settings("h", runtime="venv"), ("SSHHost", "Venv")),
+    ],
+)
+def test_a_runtime_of_its_own_kind_is_opened(tmp_path, settings, kinds):
+    host = open_host(settings, tmp_path)
+    assert (type(host).__name__, type(open_runtime(settings, host)).__name__) == kinds
 
 
 def test_the_plugins_own_profile_can_be_named_by_its_path():

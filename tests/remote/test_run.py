@@ -1,12 +1,18 @@
 """The workflow on a host over SSH: a real sshd, an unprivileged account that may use the real container engine."""
 
+import getpass
 import os
+import shutil
 import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from biom3d import synth
+from tests.remote.conftest import Client
+from tests.remote.server import Server
 from tests.workflow.conftest import ROOT, run_snakemake, write_request
 from tests.workflow.test_docker import OPTIONS, results
 
@@ -35,10 +41,33 @@ def options(client) -> list[str]:
     return ["--workflow-profile", str(ROOT / "profiles/docker"), *words]
 
 
-def test_results_over_ssh_equal_those_of_this_python(client, with_engine, cpu_image, tmp_path, monkeypatch):
+@pytest.fixture
+def own_client(tmp_path, key):
+    """A client that gets in as who runs the tests: nobody else may be allowed to read this Python."""
+    trusted = tmp_path / "authorized_keys"
+    shutil.copy(key.with_name("key.pub"), trusted)
+    server = Server(tmp_path / "sshd", options=f"PermitRootLogin prohibit-password\nAuthorizedKeysFile {trusted}")
+    (tmp_path / "client").mkdir()
+    shutil.copy(key, tmp_path / "client" / "key")
+    yield Client(tmp_path / "client", server, SimpleNamespace(name=getpass.getuser()))
+    server.stop()
+
+
+@pytest.fixture(params=["docker", "venv"])
+def far(request):
+    """Options for the workflow on a host, with containers or without."""
+    if request.param == "docker":
+        request.getfixturevalue("with_engine"), request.getfixturevalue("cpu_image")
+        return options(request.getfixturevalue("client"))
+    client = request.getfixturevalue("own_client")
+    runtime = ["--ssh-runtime", "venv", "--ssh-venv", sys.prefix]
+    return [*options(client), "--ssh-workdir", str(client.folder / "lab"), *runtime]
+
+
+def test_results_over_ssh_equal_those_of_this_python(far, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_project(tmp_path / "ssh")
-    done = run_snakemake(*options(client))
+    done = run_snakemake(*far)
     assert done.returncode == 0, done.stderr
     make_project(tmp_path / "here")
     assert run_snakemake("--workflow-profile", str(ROOT / "profiles/local")).returncode == 0

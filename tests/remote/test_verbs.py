@@ -5,15 +5,18 @@ import shutil
 import socket
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import docker.errors
 import pytest
 
 from biom3d.errors import ConfigError, HostError
 from biom3d.remote import gpus, verbs
 from biom3d.remote.__main__ import main
-from biom3d.remote.container import LABEL
+from biom3d.remote.job import LABEL
 from biom3d.remote.profile import Settings, write_profile
 from tests.remote.server import wait_for
 from tests.remote.test_run import with_engine
@@ -54,7 +57,8 @@ def start(docker_client, base_image, account):
 
     yield start
     for container in made:
-        container.remove(force=True)
+        with suppress(docker.errors.NotFound):
+            container.remove(force=True)
 
 
 @pytest.fixture
@@ -216,6 +220,25 @@ def test_clean_removes_old_folders_and_nothing_else(host, start, job_id, account
     assert [folder.id for folder in plan.folders] == [ID]
     verbs.clean(host, plan)
     assert sorted(path.name for path in jobs.iterdir()) == sorted([job_id, "b" * 24, "not a job"])
+
+
+@pytest.mark.system
+def test_a_container_whose_results_nobody_fetched_goes_when_it_is_old(host, start, job_id, monkeypatch):
+    start("true", job_id, name="x").wait()
+    assert job_id not in verbs.plan_cleaning(host, 30).ended
+    monkeypatch.setattr(verbs, "_ended_before", lambda job, days: job.id == job_id)
+    plan = verbs.plan_cleaning(host, 30)
+    assert plan.ended == (job_id,)
+    verbs.clean(host, plan)
+    assert [seen for seen in verbs.list_jobs(host) if seen.id == job_id] == []
+
+
+@pytest.mark.parametrize(
+    ("state", "days", "is_old"), [("exit 0", 40, True), ("exit 0", 20, False), ("running", 40, False)]
+)
+def test_a_job_that_ended_long_ago_is_told_from_one_that_runs(state, days, is_old):
+    since = (datetime.now(UTC) - timedelta(days=days)).isoformat()
+    assert verbs._ended_before(replace(SEEN, state=state, since=since), 30) == is_old
 
 
 @pytest.mark.system

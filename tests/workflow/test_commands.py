@@ -30,6 +30,16 @@ def test_a_given_plan_is_changed_only_by_what_the_model_says_itself():
     assert words == "--img_path im --msk_path msk --base_config mine.yaml --folds 5 --num_epochs 7"
 
 
+def test_a_preset_brings_its_own_limit_of_the_patch():
+    words = commands.preprocess(model(preset="small"), [PLAIN])
+    assert ("--preset small" in words, "--max_dim" in words) == (True, False)
+
+
+def test_a_limit_that_the_model_says_itself_goes_before_its_preset():
+    options = schema.option_defaults() | {"preset": "small", "max_dim": 32}
+    assert "--max_dim 32" in commands.preprocess(Model("m", options, frozenset({"preset", "max_dim"})), [PLAIN])
+
+
 def test_fine_tuning_takes_the_plan_of_the_other_model():
     words = commands.preprocess(model(fine_tune="logs/o/fold_0"), [PLAIN])
     assert words == "--img_path im --msk_path msk --base_config logs/o/fold_0/plan.yaml --folds 5"
@@ -58,7 +68,7 @@ def test_without_masks_there_is_no_truth_to_show():
 
 STEPS = [
     ("preprocess", commands.preprocess(model(**ALL_SET), [HARD]), "--desc m --out_dir a --plan_out b"),
-    ("train", commands.train(model(**ALL_SET)), "--config p --data_dir d --fold 0 --run_dir r --threads 2"),
+    ("train", commands.train(model(**ALL_SET), 2), "--config p --data_dir d --fold 0 --run_dir r --threads 2"),
     ("pred", commands.predict(model(**ALL_SET), HARD), "--log a b --out_dir c --threads 2"),
     ("eval", commands.evaluate(model(), HARD), "--path_pred p --out_csv c --out_json j"),
     ("report", "overlay " + commands.overlay(model(instances=True), HARD, "m.json"), "--path_pred p --out_dir o"),
@@ -75,3 +85,7 @@ def test_the_step_takes_what_the_rule_gives(step, options, rest):
 
 def test_masks_without_a_model_are_not_judged():
     assert commands.check(PLAIN, {}) == "--img_path im"
+
+
+def test_a_training_has_a_process_for_each_of_several_graphics_cards():
+    assert [commands.train(model(), gpus) for gpus in (0, 1, 2)] == ["", "", "--processes 2"]

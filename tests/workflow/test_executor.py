@@ -31,6 +31,17 @@ class TestOnThisMachine(TestWorkflowsLocalStorageBase):
         return False
 
 
+class TestInThisEnvironment(TestOnThisMachine):
+    """The same without containers."""
+
+    @pytest.fixture(autouse=True)
+    def use_image(self):
+        """None is needed."""
+
+    def get_executor_settings(self):
+        return ExecutorSettings(host="local", runtime="venv")
+
+
 SNAKEFILE = """
 rule all:
     input: "b.txt"
@@ -66,6 +77,14 @@ def test_a_group_is_one_container_and_its_inner_files_never_come_back(tmp_path, 
     assert done.stderr.count("] started in ") == 1
 
 
+def test_a_group_runs_without_containers_and_without_an_image(tmp_path):
+    done = snakemake(tmp_path, "--ssh-runtime", "venv")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "b.txt").read_text() == "hello\n"
+    assert f"] started in environment '{sys.prefix}'" in done.stderr
+    assert not (tmp_path / "a.txt").exists()
+
+
 def test_a_second_run_has_nothing_to_do(tmp_path, base_image):
     snakemake(tmp_path, "--ssh-image", base_image)
     assert "Nothing to be done" in snakemake(tmp_path, "--ssh-image", base_image).stderr
@@ -78,6 +97,17 @@ def test_a_second_run_has_nothing_to_do(tmp_path, base_image):
         (SNAKEFILE, ["--ssh-image", "nobody/nothing"], "image 'nobody/nothing' is not there"),
         ("rule a:\n    output: 'a'\n    run: pass\n", ["--ssh-image", "x"], "make it a shell: rule"),
         ("rule a:\n    output: '/tmp/a'\n    shell: 'true'\n", ["--ssh-image", "x"], "outside the working folder"),
+        (
+            SNAKEFILE,
+            ["--ssh-runtime", "conda", "--ssh-image", "x"],
+            "runtime is 'conda'; wanted docker, podman or venv",
+        ),
+        (SNAKEFILE, ["--ssh-runtime", "venv", "--ssh-venv", "/none"], "there is no environment '/none'"),
+        (
+            SNAKEFILE,
+            ["--ssh-runtime", "venv", "--ssh-image", "biom3d-workflow/upstream-0.1.2:a"],
+            "runs only where there are containers",
+        ),
         (SNAKEFILE, ["--ssh-engine-socket", "/no/such.sock", "--ssh-image", "x"], "no container engine answers"),
     ],
 )

@@ -41,6 +41,12 @@ def test_a_good_run_passes_everywhere(run):
     assert table(run) == [["(training)", "m", "passed"], ["B", "m", "passed"]]
 
 
+def test_the_table_is_kept_also_when_no_step_left_a_log(run):
+    run.start()
+    run.tell()
+    assert Path("logs/outcome.txt").read_text() == run.text()
+
+
 def test_a_failed_data_set_is_told_with_reason_and_log(run):
     run.start()
     finish(run, "check B")

@@ -73,7 +73,7 @@ def test_the_defaults_are_those_of_the_engine():
     assert {key: ours[key] for key in engine} == engine
     steps = {"instances": False, "tta": PredictOptions().mirror, "keep": PredictOptions().keep}
     assert {key: ours[key] for key in steps} == steps
-    assert set(ours) == set(engine) | set(steps) | {"plan", "fine_tune", "formats"}
+    assert set(ours) == set(engine) | set(steps) | {"plan", "fine_tune", "formats", "location"}
 
 
 @pytest.mark.parametrize("name", ["config", "datasets"])

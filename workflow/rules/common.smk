@@ -1,4 +1,6 @@
 # Configuration and table, checked; what the rules look up. No rules here; the thinking is in ../lib, which has tests.
+import contextlib
+import functools
 import sys
 from pathlib import Path
 
@@ -6,9 +8,10 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(Path(str(workflow.current_basedir)).parent / "lib"))
 
-from biom3d_workflow import commands, volumes
+from biom3d_workflow import commands
 from biom3d_workflow.image import find_image, find_learner, needs_containers
 from biom3d_workflow.interpreter import prefer_this_python
+from biom3d_workflow.invocation import UNKNOWN, find_server
 from biom3d_workflow.outcome import Run
 from biom3d_workflow.problems import report_text
 from biom3d_workflow.project import load_project, wildcard
@@ -21,6 +24,23 @@ class ConfigurationError(WorkflowError):
     __traceback__ = property(lambda self: None, lambda self, value: None)
 
 
+@functools.cache
+def server_settings():
+    """See `invocation.find_server`."""
+    if not workflow.is_main_process:
+        return UNKNOWN
+    from snakemake.cli import parse_args
+    from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
+
+    def settings_of(options):
+        return (
+            ExecutorPluginRegistry().get_plugin(options.executor).get_settings(options)
+        )
+
+    with contextlib.chdir(workflow.workdir_init):  # profiles are named from there
+        return find_server(sys.argv, lambda words: parse_args(words)[1], settings_of)
+
+
 def load_checked_project():
     project = load_project(
         config,
@@ -29,6 +49,7 @@ def load_checked_project():
         workflow.config_settings.config,
         # Linting is about the rules: it passes on a fresh clone, where no images are yet.
         look_at_files="--lint" not in sys.argv,
+        has_server=lambda: server_settings() is not None,
     )
     errors = [problem for problem in project.problems if not problem.is_warning]
     if errors:
@@ -46,6 +67,25 @@ def find_software():
         raise ConfigurationError(str(error))
 
 
+def look_at_server(wanted):
+    """Ask what the data on the server are now, before Snakemake asks what is new."""
+    settings = server_settings() if wanted else None
+    if settings is None or settings is UNKNOWN:
+        return
+    from biom3d.errors import Biom3dError
+    from biom3d.remote.data import note_residents
+    from biom3d.remote.handover import lend
+
+    def say(line):
+        print(line, file=sys.stderr)
+
+    try:
+        with lend(settings, Path.cwd()) as host:
+            note_residents(host, wanted, Path.cwd(), say)
+    except Biom3dError as error:
+        raise ConfigurationError(str(error)) from None
+
+
 def refuse_missing_containers():
     """Another engine than ours is in no Python but that of its image."""
     if workflow.local_exec and needs_containers(PROJECT.engine):
@@ -58,6 +98,7 @@ def refuse_missing_containers():
 prefer_this_python()
 PROJECT = load_checked_project()
 IMAGE, LEARNER = find_software()
+look_at_server(PROJECT.on_server())
 RUN = Run(PROJECT)
 
 
@@ -80,40 +121,30 @@ def training_sets_of(wildcards):
 
 
 def images_of(wildcards):
-    return volumes.inputs(dataset_of(wildcards).images)
+    return PROJECT.inputs(dataset_of(wildcards))[0]
 
 
 def masks_of(wildcards):
     """The masks of a data set; an empty list where there are none."""
-    masks = dataset_of(wildcards).masks
-    return volumes.inputs(masks) if masks else []
+    return PROJECT.inputs(dataset_of(wildcards))[1]
 
 
 def stamp_of(wildcards):
     """See `volumes.stamp`: a reason to rerun that Snakemake does not see."""
-    return volumes.stamp(
-        *filter(None, [dataset_of(wildcards).images, dataset_of(wildcards).masks])
-    )
+    return PROJECT.stamp([dataset_of(wildcards)])
 
 
 def training_files_of(wildcards):
-    sets = training_sets_of(wildcards)
     return [
         file
-        for row in sets
-        for path in (row.images, row.masks)
-        for file in volumes.inputs(path)
+        for row in training_sets_of(wildcards)
+        for files in PROJECT.inputs(row)
+        for file in files
     ]
 
 
 def training_stamp_of(wildcards):
-    return volumes.stamp(
-        *(
-            path
-            for row in training_sets_of(wildcards)
-            for path in (row.images, row.masks)
-        )
-    )
+    return PROJECT.stamp(training_sets_of(wildcards))
 
 
 def training_checks_of(wildcards):
@@ -123,12 +154,14 @@ def training_checks_of(wildcards):
 def optional(option):
     """An input function for a file that a model option may name."""
     return lambda wildcards: (
-        [path] if (path := model_of(wildcards).options[option]) else []
+        [PROJECT.watched_run(path)]
+        if (path := model_of(wildcards).options[option])
+        else []
     )
 
 
 def runs_of(wildcards):
-    return model_of(wildcards).runs
+    return [PROJECT.watched_run(run) for run in model_of(wildcards).runs]
 
 
 def metrics_of(wildcards):
@@ -141,9 +174,9 @@ def metrics_of(wildcards):
     )
 
 
-def for_models(*patterns):
+def for_trained_models(*patterns):
     return [
-        pattern.format(model=name) for name in PROJECT.models for pattern in patterns
+        pattern.format(model=name) for name in PROJECT.trained() for pattern in patterns
     ]
 
 
@@ -166,7 +199,7 @@ def for_evaluated_pairs(*patterns):
 def report_files(wildcards):
     """Pictures and tables of the report."""
     return [
-        *for_models("results/{model}/curves.png"),
+        *for_trained_models("results/{model}/curves.png"),
         *for_pairs("results/{model}/{dataset}/overlays"),
         *for_evaluated_pairs("results/{model}/{dataset}/metrics.csv"),
         *(["results/summary.csv"] if PROJECT.evaluated_pairs() else []),
@@ -176,6 +209,6 @@ def report_files(wildcards):
 def all_files(wildcards):
     return [
         *report_files(wildcards),
-        *for_models("results/{model}/{model}.zip"),
+        *for_trained_models("results/{model}/{model}.zip"),
         *for_pairs("results/{model}/{dataset}/labels"),
     ]

@@ -16,8 +16,9 @@ rule predict:
     resources:
         mem_mb=16000,
         runtime=1440,
-        gpu=PROJECT.gpu,
+        gpu=min(PROJECT.gpu, 1),  # a prediction uses one
     params:
+        runs=lambda w: commands.runs(model_of(w)),
         options=lambda w: commands.predict(model_of(w), dataset_of(w)),
         module=LEARNER.module,
         image=LEARNER.image.digest,
@@ -25,5 +26,5 @@ rule predict:
     message:
         "predict {wildcards.dataset} with {wildcards.model}"
     shell:
-        "python -m {params.module}.pred --log {input.runs} --out_dir {output} {params.options} --threads {threads}"
+        "python -m {params.module}.pred --log {params.runs} --out_dir {output} {params.options} --threads {threads}"
         " --events {log.events} 2>&1 | tee -i {log.text}"

@@ -22,7 +22,9 @@ rule train:
         runtime=2880,
         gpu=PROJECT.gpu,
     params:
-        options=lambda w: commands.train(model_of(w)),
+        options=lambda w: commands.train(
+            model_of(w), PROJECT.gpu if LEARNER.is_ours else 0
+        ),
         module=LEARNER.module,
         image=LEARNER.image.digest,
     message:

@@ -9,6 +9,8 @@ from biom3d_workflow.table import Dataset, Spacing
 
 # Options that go to `preprocess` as `--name value`; it writes them into the plan, which all later steps read.
 PLAN_OPTIONS = (
+    "preset",
+    "device",
     "num_classes",
     "folds",
     "num_epochs",
@@ -22,7 +24,8 @@ PLAN_OPTIONS = (
     "learning_rate",
     "seed",
 )
-NOT_IN_A_PLAN = ("max_dim", "memory_target_gb")  # they lead to a plan's values; a given plan has those already
+# They lead to a plan's values; a given plan has those already.
+NOT_IN_A_PLAN = ("preset", "device", "max_dim", "memory_target_gb")
 FLAGS = {"memory_target_gb": "--memory_target"}  # named otherwise on the command line
 
 
@@ -40,7 +43,9 @@ def preprocess(model: Model, sets: Iterable[Dataset]) -> str:
         chosen = [key for key in PLAN_OPTIONS if key not in NOT_IN_A_PLAN and key in {*model.own, "folds"}]
         words += _options(model.options, chosen)
     else:
-        words += _options(model.options, PLAN_OPTIONS)
+        # A preset has a max_dim of its own, which our default must not undo.
+        left_out = {"max_dim"} - model.own if model.options["preset"] else set()
+        words += _options(model.options, [key for key in PLAN_OPTIONS if key not in left_out])
         words += ["--ct_norm"] if model.options["ct_norm"] else []
     words += ["--is_2d", "True"] if model.options["is_2d"] else []
     return shlex.join(words + _instances(model) + _spacing(sets[0].spacing_um))
@@ -53,10 +58,11 @@ def base_plan(model: Model) -> str | None:
     return f"{model.options['fine_tune']}/plan.yaml"
 
 
-def train(model: Model) -> str:
-    """Return the options of `biom3d.train` that are not in the plan."""
+def train(model: Model, gpus: int = 0) -> str:
+    """Return the options of `biom3d.train` that are not in the plan; a process for each of several graphics cards."""
     start = model.options["fine_tune"]
-    return shlex.join(["--log", _path(start)] if start else [])
+    words = ["--log", _path(start)] if start else []
+    return shlex.join([*words, *(["--processes", str(gpus)] if gpus > 1 else [])])
 
 
 def check(dataset: Dataset, models: Mapping[str, Model]) -> str:
@@ -70,6 +76,11 @@ def check(dataset: Dataset, models: Mapping[str, Model]) -> str:
         user = models[users[0]]
         words += ["--msk_path", _path(dataset.masks), *_options(user.options, ["num_classes"]), *_instances(user)]
     return shlex.join(words + _spacing(dataset.spacing_um))
+
+
+def runs(model: Model) -> str:
+    """Return the model's folders; on the server they are no files that Snakemake could name."""
+    return shlex.join(model.runs)
 
 
 def predict(model: Model, dataset: Dataset) -> str:

@@ -25,6 +25,11 @@ class Learner:
     module: str
     image: Image
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is the engine of this repository, with options that others lack."""
+        return self.module == "biom3d"
+
 
 # Engines that exist only in an image of their own: module, row of containers/images.yaml.
 OTHERS = {"upstream-0.1.2": ("biom3d_upstream", "upstream-0.1.2")}

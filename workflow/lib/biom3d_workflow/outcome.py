@@ -57,6 +57,7 @@ class Run:
         """Print the table, and keep it."""
         text = self.text()
         print(f"\n{text}", file=sys.stderr)
+        Path(OUTCOME).parent.mkdir(exist_ok=True)  # no step may have got so far as to write a log
         Path(OUTCOME).write_text(text, encoding="utf-8")
 
     def text(self) -> str:
@@ -91,8 +92,8 @@ class Run:
 def plan_steps(project: Project) -> list[Step]:
     """Return every job of the workflow, each after those it needs."""
     steps = [_step("check", name, f"results/check/{name}.json") for name in project.datasets]
-    for model in project.models.values():
-        name = model.name
+    for name in project.trained():
+        model = project.models[name]
         checks = [f"check {dataset.name}" for dataset in project.training_sets(name)]
         steps.append(_step("preprocess", name, f"logs/{name}/plan.yaml", checks))
         folds = [f"{name}/fold_{fold}" for fold in model.folds]
@@ -110,7 +111,8 @@ def plan_steps(project: Project) -> list[Step]:
 
 def _prediction_steps(project: Project, model: str, dataset: str) -> Iterator[Step]:
     pair, folder = f"{model}/{dataset}", f"results/{model}/{dataset}"
-    trained = [f"train {model}/fold_{fold}" for fold in project.models[model].folds]
+    is_trained = model in project.trained()
+    trained = [f"train {model}/fold_{fold}" for fold in project.models[model].folds] if is_trained else []
     yield _step("predict", pair, f"data/pred/{pair}", [f"check {dataset}", *trained])
     predicted = [f"predict {pair}"]
     if project.datasets[dataset].masks:
@@ -129,7 +131,8 @@ def _step(rule: str, subject: str, output: str, needs: Iterable[str] = ()) -> St
 def plan_rows(project: Project) -> list[Row]:
     """Return the lines of the table."""
     rows = []
-    for name, model in project.models.items():
+    for name in project.trained():
+        model = project.models[name]
         checks = [f"check {dataset.name}" for dataset in project.training_sets(name)]
         own = [f"{rule} {name}" for rule in ("preprocess", "curves", "export_model")]
         trained = [f"train {name}/fold_{fold}" for fold in model.folds]

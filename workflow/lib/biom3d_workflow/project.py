@@ -1,12 +1,12 @@
 """The whole request, checked: models with their options, data sets, and who learns from and segments what."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from biom3d_workflow import schema, volumes
+from biom3d_workflow import schema, server, volumes
 from biom3d_workflow.problems import Problem, suggestion
 from biom3d_workflow.settings import Locator, check_config, read_source
 from biom3d_workflow.table import Dataset, read_table
@@ -35,6 +35,11 @@ class Model:
         """Return the model folders, one a fold."""
         return [f"logs/{self.name}/fold_{fold}" for fold in self.folds]
 
+    @property
+    def is_on_server(self) -> bool:
+        """Say whether it lies there already: then it is used, not trained."""
+        return bool(self.options["location"] == server.SERVER)
+
 
 @dataclass(frozen=True)
 class Project:
@@ -51,6 +56,39 @@ class Project:
         """Return the data sets that a model learns from, in the order of the table."""
         return [dataset for dataset in self.datasets.values() if model in dataset.train]
 
+    def trained(self) -> list[str]:
+        """Return the models to train; the others lie on the server."""
+        return [name for name, model in self.models.items() if not model.is_on_server]
+
+    def inputs(self, dataset: Dataset) -> tuple[list[str], list[str]]:
+        """Return what Snakemake should watch of the images and of the masks of a data set."""
+        images, masks = (
+            ([server.stand_in(path)] if dataset.is_on_server else volumes.inputs(path)) if path else []
+            for path in (dataset.images, dataset.masks)
+        )
+        return images, masks
+
+    def stamp(self, datasets: Iterable[Dataset]) -> str:
+        """Return what Snakemake does not see of the data sets, see `volumes.stamp`; of the server's it sees all."""
+        paths = [path for row in datasets if not row.is_on_server for path in (row.images, row.masks) if path]
+        return volumes.stamp(*paths)
+
+    def watched_run(self, run: str) -> str:
+        """Return what Snakemake should watch of a model folder."""
+        there = {run for model in self.models.values() if model.is_on_server for run in model.runs}
+        return server.stand_in(run) if run in there else run
+
+    def on_server(self) -> dict[str, server.IsWanted]:
+        """Return the paths on the server that are used, and which files count there."""
+        sets = [row for row in self.datasets.values() if row.is_on_server]
+        wanted = {path: server.wanted_at(path) for row in sets for path in (row.images, row.masks) if path}
+        starts = {model.options["fine_tune"] for model in self.models.values()}
+        used = {name for name, _ in self.pairs()}
+        for name, model in self.models.items():
+            if model.is_on_server:
+                wanted |= {run: server.is_anything for run in model.runs if name in used or run in starts}
+        return wanted
+
     def pairs(self) -> list[tuple[str, str]]:
         """Return every (model, data set) to predict."""
         return [(model, d.name) for d in self.datasets.values() for model in d.predict]
@@ -61,7 +99,11 @@ class Project:
 
 
 def load_project(
-    config: Mapping[str, Any], files: Sequence[str], overrides: Mapping[str, Any], look_at_files: bool = True
+    config: Mapping[str, Any],
+    files: Sequence[str],
+    overrides: Mapping[str, Any],
+    look_at_files: bool = True,
+    has_server: Callable[[], bool] = lambda: True,
 ) -> Project:
     """Understand the configuration; what is wrong with it is in `problems` of the result.
 
@@ -70,6 +112,7 @@ def load_project(
         files: where it came from, highest precedence first.
         overrides: what was given on the command line.
         look_at_files: False leaves the existence of images unchecked.
+        has_server: says whether jobs run on a host that may have data of its own; asked only where that matters.
     """
     locator = Locator([read_source(file) for file in files], frozenset(overrides))
     problems = list(check_config(config, locator))
@@ -92,6 +135,8 @@ def load_project(
     )
     for check in _CHECKS:
         problems += check(project, rows, table, locator)
+    if project.on_server() and not has_server():
+        problems += _refuse_server(project, table, locator)
     if look_at_files:
         problems += [*_check_images(rows, table), *_check_starts(project, locator)]
     return replace(project, problems=tuple(problems))
@@ -134,6 +179,9 @@ def _check_links(project: Project, rows: Sequence[Dataset], table: str, locator:
     for row in rows:
         for column, models in (("train", row.train), ("predict", row.predict)):
             for model in models:
+                if model in project.models and project.models[model].is_on_server and column == "train":
+                    text = f"train: '{model}' lies on the server and only predicts; take it out of this column"
+                    yield Problem(table, row.line, text)
                 if model not in project.models:
                     text = f"{column}: unknown model '{model}'; {suggestion(model, project.models)}"
                     yield Problem(table, row.line, text)
@@ -148,7 +196,7 @@ def _check_links(project: Project, rows: Sequence[Dataset], table: str, locator:
             text = f"'{row.name}' neither trains a model nor is predicted; nothing is done with it"
             yield Problem(table, row.line, text, is_warning=True)
     trained = {model for row in rows for model in row.train}
-    for name in project.models:
+    for name in project.trained():
         if name not in trained:
             text = f"no data set trains it; write '{name}' in column train of {table}, or take the model out"
             yield locator.problem(("models", name), text)
@@ -176,9 +224,31 @@ def _check_images(rows: Sequence[Dataset], table: str) -> Iterator[Problem]:
     """Folders of the table must be there, with images in them."""
     for row in rows:
         for column, path in (("images", row.images), ("masks", row.masks)):
-            wrong = _path_problem(path, column) if path else ""
+            wrong = _path_problem(path, column) if path and not row.is_on_server else ""
             if wrong:
                 yield Problem(table, row.line, f"{column}: {wrong}")
+
+
+def _check_server_paths(project: Project, rows: Sequence[Dataset], table: str, locator: Locator) -> Iterator[Problem]:
+    """What lies on the server has no place among our results, and no namesake here."""
+    here = {path: row for row in rows if not row.is_on_server for path in (row.images, row.masks) if path}
+    for row in rows:
+        for column, path in (("images", row.images), ("masks", row.masks)) if row.is_on_server else ():
+            wrong = server.path_problem(path) if path else ""
+            if path in here:
+                wrong = f"'{path}' is also a path of '{here[path].name}' (line {here[path].line}), which is here"
+                wrong += "; a job would find both under one name, so rename one"
+            if wrong:
+                yield Problem(table, row.line, f"{column}: {wrong}")
+
+
+def _refuse_server(project: Project, table: str, locator: Locator) -> Iterator[Problem]:
+    for row in project.datasets.values():
+        if row.is_on_server:
+            yield Problem(table, row.line, f"location: data set '{row.name}' {server.PROFILE}")
+    for name, model in project.models.items():
+        if model.is_on_server:
+            yield locator.problem(("models", name, "location"), f"model '{name}' {server.PROFILE}")
 
 
 def _check_starts(project: Project, locator: Locator) -> Iterator[Problem]:
@@ -214,6 +284,7 @@ _CHECKS: tuple[Callable[[Project, Sequence[Dataset], str, Locator], Iterator[Pro
     _check_model_names,
     _check_links,
     _check_agreement,
+    _check_server_paths,
 )
 
 

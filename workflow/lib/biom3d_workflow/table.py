@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from biom3d_workflow import schema
+from biom3d_workflow import schema, server
 from biom3d_workflow.problems import Problem, suggestion
 
 Spacing = tuple[float, float, float]  # µm; z, y, x
@@ -25,6 +25,12 @@ class Dataset:
     predict: tuple[str, ...] = ()
     spacing_um: Spacing | None = None
     line: int = 0
+    location: str = server.HERE
+
+    @property
+    def is_on_server(self) -> bool:
+        """Say whether its paths are those of the server."""
+        return self.location == server.SERVER
 
 
 def read_table(file: str) -> tuple[list[Dataset], list[Problem]]:
@@ -104,7 +110,8 @@ def _read_row(file: str, line: int, header: list[str], cells: list[str]) -> tupl
         return None, [Problem(file, line, text) for text in texts]
     train, predict = names(row["train"]), names(row["predict"])
     images, masks = (os.path.normpath(row[column]) if row[column] else "" for column in ("images", "masks"))
-    return Dataset(row["dataset"], images, masks, train, predict, spacing, line), []
+    location = row["location"] or server.HERE
+    return Dataset(row["dataset"], images, masks, train, predict, spacing, line, location), []
 
 
 def names(cell: str) -> tuple[str, ...]:

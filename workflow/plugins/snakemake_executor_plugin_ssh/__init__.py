@@ -1,4 +1,4 @@
-"""Snakemake executor: jobs run in containers, on this machine (`host: local`) or on a host reached by SSH.
+"""Snakemake executor: jobs run on this machine (`host: local`) or on a host reached by SSH, in containers or without.
 
 A shim: it translates Snakemake jobs into `biom3d.remote.job.JobSpec`, has `biom3d.remote` run them, and translates
 what happens back. Snakemake imports this package at every start, so its top level imports interface packages only.
@@ -78,6 +78,18 @@ class ExecutorSettings(ExecutorSettingsBase):
         default=None,
         metadata={"help": "Socket of the container engine, such as Podman's (default: DOCKER_HOST, then Docker's own)"},
     )
+    runtime: Optional[str] = field(
+        default=None,
+        metadata={"help": "What runs jobs there: docker, podman, or venv: a Python environment (default: docker)"},
+    )
+    venv: Optional[str] = field(
+        default=None,
+        metadata={"help": "Folder of that environment (default: env in the folder on the host; here: this Python's)"},
+    )
+    keep: Optional[str] = field(
+        default=None,
+        metadata={"help": "Folders of jobs that stay on the host: none, failed or all (default: failed)"},
+    )
 
 
 common_settings = CommonSettings(
@@ -102,13 +114,14 @@ class Executor(RemoteExecutor):
     """Runs each job in a thread of its own, which lives as long as the job does."""
 
     def __post_init__(self) -> None:
-        from snakemake_executor_plugin_ssh.translate import lock, make_runner
+        from snakemake_executor_plugin_ssh.translate import lock, make_runner, usual_image
 
         self._stop = threading.Event()
         self._threads: list[_Running] = []
         self._is_checked = False
         try:
             self._lock = lock(Path.cwd())
+            self._image = usual_image(self.workflow.executor_settings)
             self._runner = make_runner(self.workflow.executor_settings, Path.cwd())
         except Exception as error:
             raise as_workflow_error(error) from None
@@ -118,11 +131,14 @@ class Executor(RemoteExecutor):
 
         Snakemake removes what a failed job was to make anew: a missing image must not cost a trained model.
         """
-        from snakemake_executor_plugin_ssh.translate import needed
+        from biom3d.remote.forecast import foretell
+        from snakemake_executor_plugin_ssh.translate import first_inputs, needed
 
         if not self._is_checked:
+            to_come = list(self.workflow.dag.needrun_jobs())
             try:
-                self._runner.check(*needed(self.workflow.dag.needrun_jobs(), self.workflow.executor_settings.image))
+                self._runner.check(*needed(to_come, self._image))
+                foretell(self._runner.host, first_inputs(to_come), self.logger.info)
             except Exception as error:
                 raise as_workflow_error(error) from None
             self._is_checked = True
@@ -133,7 +149,7 @@ class Executor(RemoteExecutor):
         from snakemake_executor_plugin_ssh.translate import translate_job
 
         try:
-            spec = translate_job(job, self.workflow.executor_settings.image)
+            spec = translate_job(job, self._image)
         except Exception as error:
             raise as_workflow_error(error) from None
         running = _Running(self._runner, spec, self._stop, self.logger)
@@ -157,7 +173,7 @@ class Executor(RemoteExecutor):
         await asyncio.sleep(LOOK_EVERY_S)
 
     def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
-        """Ask all containers to stop, and wait until they have."""
+        """Ask all jobs to stop, and wait until they have."""
         self._stop.set()
         if any(running.is_alive() for running in self._threads):
             self.logger.info("stopping the running jobs; the same command goes on later")

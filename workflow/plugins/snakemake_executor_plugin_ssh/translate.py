@@ -6,14 +6,20 @@ from pathlib import Path
 from typing import IO, Any
 
 from biom3d.errors import ConfigError
+from biom3d.remote.handover import take
 from biom3d.remote.job import Command, JobSpec, Resources, job_name, output_name
 from biom3d.remote.lifecycle import Runner
-from biom3d.remote.profile import LOCAL_FOLDER, devices, open_host
+from biom3d.remote.profile import LOCAL_FOLDER, devices, keep_policy, open_runtime
+from biom3d.remote.runtime import VENV
+
+ENVIRONMENT = "environment"  # stands for the image where there are no containers
 
 
 def make_runner(settings: Any, workdir: Path) -> Runner:
     """Return what runs jobs on the host that the settings name; nothing is connected yet."""
-    return Runner(open_host(settings, workdir), workdir / LOCAL_FOLDER / "ended", devices(settings))
+    host = take(settings, workdir)
+    runtime = open_runtime(settings, host)
+    return Runner(host, workdir / LOCAL_FOLDER / "ended", devices(settings), runtime, keep_policy(settings))
 
 
 def lock(workdir: Path) -> IO[str]:
@@ -45,6 +51,19 @@ def needed(jobs: Iterable[Any], default_image: str | None) -> tuple[list[str], i
                 name(str(file))
     images = {job.container_img_url or default_image for job in ours} - {None}
     return sorted(map(_reference, images)), max((_number(job, "gpu") for job in ours), default=0)
+
+
+def first_inputs(jobs: Iterable[Any]) -> list[tuple[str, Path]]:
+    """Return the inputs that none of the jobs makes, each once: what is there before the first of them starts."""
+    ours = [job for job in jobs if not job.is_local and not job.is_norun]
+    made = {str(file) for job in ours for file in job.output}
+    paths = dict.fromkeys(str(file) for job in ours for file in job.input if str(file) not in made)
+    return [(job_name(path), Path(path)) for path in paths]
+
+
+def usual_image(settings: Any) -> str | None:
+    """Return the image for rules that name none; where there are no containers any word will do."""
+    return settings.image or (ENVIRONMENT if settings.runtime == VENV else None)
 
 
 def translate_job(job: Any, default_image: str | None) -> JobSpec:
@@ -120,9 +139,9 @@ def _number(member: Any, resource: str) -> int:
 def _image(members: Sequence[Any], default: str | None) -> str:
     images = {member.container_img_url or default for member in members}
     rules = ", ".join(sorted({member.rule.name for member in members}))
-    if len(images) > 1:
+    if len(images) > 1 and default != ENVIRONMENT:
         raise ConfigError(f"rules {rules} form one group and so need one image; they name {len(images)}")
-    image = images.pop()
+    image = max(images, key=str)
     if not image:
         raise ConfigError(f"rule {rules} has no image; give it a `container:`, or a default: --ssh-image IMAGE")
     return _reference(image)

@@ -1,0 +1,161 @@
+"""The seam between a job's life and what supervises the job on its host.
+
+Two implementations pass the same tests (tests/remote/test_lifecycle.py): `containers.Containers`, where a container
+engine does it, and `venv.Venv`, where a small detached runner does, in a Python environment of the host.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+from typing import Protocol
+
+from biom3d.remote.ends import End
+from biom3d.remote.follow import Follower, Source
+from biom3d.remote.host import Entry, Mount, Say
+from biom3d.remote.job import LABEL, JobSpec
+from biom3d.remote.processes import Marked
+
+DOCKER, PODMAN, VENV = "docker", "podman", "venv"
+CONTAINER = "container"  # what the first two start
+KINDS = (DOCKER, PODMAN, VENV)
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """All the cores and the memory that a host has."""
+
+    cores: int
+    memory_mb: int
+
+
+@dataclass(frozen=True)
+class Software:
+    """What a job runs with: `id` changes when its content does, `text` is for people."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """A job that the host knows: it runs, or it has ended, or (neither) it was prepared and never started."""
+
+    is_running: bool
+    end: End | None
+
+
+@dataclass(frozen=True)
+class Launch:
+    """All that is needed to start a job whose inputs and scripts are on the host."""
+
+    spec: JobSpec
+    id: str
+    software: Software
+    folder: PurePosixPath
+    entries: tuple[Entry, ...]
+    mounts: tuple[Mount, ...]
+    devices: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A job as lists show it: `state` is `running`, `exit N` or the host's own word; `since` when it came to that."""
+
+    id: str
+    name: str
+    state: str
+    since: str  # UTC, ISO 8601
+    threads: str
+    mem_mb: str
+    devices: tuple[str, ...]
+    owner: str  # uid
+    is_ours: bool
+    kind: str = CONTAINER  # or VENV
+
+
+class Runtime(Protocol):
+    """What supervises jobs on one host. All methods may be called from several threads.
+
+    They raise LostConnection when the host or its engine does not answer, else HostError or ContainerError.
+    """
+
+    kind: str  # of the jobs that it supervises: CONTAINER or VENV
+
+    def capacity(self) -> Capacity:
+        """Return what the host has."""
+        ...
+
+    def find_software(self, image: str) -> Software:
+        """Return what a job of that image runs with; an error if the host does not have it."""
+        ...
+
+    def check(self, images: Iterable[str]) -> None:
+        """Raise what jobs of these images would be refused with."""
+        ...
+
+    def find(self, job_id: str) -> Found | None:
+        """Return what the host knows of the job."""
+        ...
+
+    def start(self, launch: Launch) -> None:
+        """Start the job, detached; another client that was faster with the same job is left to it."""
+        ...
+
+    def follow(self, job_id: str, say: Say) -> Follower:
+        """Return what shows the job's log and waits for its end."""
+        ...
+
+    def source(self, job_id: str) -> Source:
+        """Return the job's log and how to stop it."""
+        ...
+
+    def remove(self, job_id: str) -> None:
+        """Remove what is left of a job that has ended, except its folder."""
+        ...
+
+    def running(self) -> list[dict[str, str]]:
+        """Return the labels of all jobs that run on the host: other clients', other accounts', other runtimes'."""
+        ...
+
+    def list_jobs(self) -> list[Seen]:
+        """Return the jobs that run there or have ended there, also other accounts'."""
+        ...
+
+
+def labels(spec: JobSpec, job_id: str, devices: Sequence[str]) -> dict[str, str]:
+    """Return what other clients and people read of a job that runs: whose it is and what it takes."""
+    return {
+        LABEL: job_id,
+        f"{LABEL}.name": spec.name,
+        f"{LABEL}.threads": str(spec.resources.threads),
+        f"{LABEL}.mem_mb": str(spec.resources.mem_mb),
+        f"{LABEL}.gpus": " ".join(devices),
+    }
+
+
+def seen(words: Mapping[str, str], state: str, since: str, owner: str, uid: str, kind: str) -> Seen:
+    """Return a job with these labels as lists show it, to the account `uid`."""
+    return Seen(
+        id=words[LABEL],
+        # Anybody on the host can name a job, and a terminal obeys what is not printable.
+        name="".join(sign if sign.isprintable() else "?" for sign in words.get(f"{LABEL}.name", "")),
+        state=state,
+        since=since,
+        threads=words.get(f"{LABEL}.threads", ""),
+        mem_mb=words.get(f"{LABEL}.mem_mb", ""),
+        devices=tuple(words.get(f"{LABEL}.gpus", "").split()),
+        owner=owner,
+        is_ours=owner == uid,
+        kind=kind,
+    )
+
+
+def seen_running(found: Marked, uid: str) -> Seen:
+    """Return a job that was found among the host's processes; one in a container does not say since when."""
+    return seen(found.labels, "running", utc(found.since), found.uid, uid, VENV if found.since else CONTAINER)
+
+
+def utc(seconds: int) -> str:
+    """Return seconds since 1970 as text; nothing for 0."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat() if seconds else ""

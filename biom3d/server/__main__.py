@@ -1,0 +1,150 @@
+"""`biom3d server`: for the administrator of a server that runs jobs of others; on it, without torch and paramiko."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from biom3d.cli import add_subcommand, run_step, step_parser
+from biom3d.server import people
+from biom3d.server.card import write_card
+from biom3d.server.gatekeeper import find_config, find_workdir, gate_words
+from biom3d.server.keys import read_public_key
+from biom3d.server.options import add_init_options, hand_out, read_wish, shower
+from biom3d.server.setup import ask_here, set_up
+from biom3d.server.sshd import PORT, Places, run
+
+if TYPE_CHECKING:
+    from biom3d.events import Reporter
+
+EXPLAIN = """A server that runs jobs of several people: set it up, and say who may use it.
+
+  biom3d server init /srv/biom3d                                   folders, checks, and the card for users
+  biom3d server authorize anna.pub --name anna --expires 2027-06-30  let a person in, for biom3d's own commands only
+  biom3d server people                                             who may log in
+
+docs/server.md explains it in order."""
+COMMANDS = {
+    "init": "make folders (and an environment), check the server, print its card; twice changes nothing",
+    "authorize": "let a person log in with a key, for biom3d's own commands only",
+    "revoke": "let a person log in no more",
+    "people": "list who may log in, from where and until when",
+    "run": "in the image 'server': start sshd, without root",
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line of `biom3d server`."""
+    parser = step_parser("server", EXPLAIN)
+    parser.prog = "biom3d server"
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    made = {name: add_subcommand(commands, name, summary) for name, summary in COMMANDS.items()}
+    made["init"].add_argument("workdir", type=Path, metavar="WORKDIR", help="folder for data and jobs")
+    made["init"].add_argument(
+        "--address", default="", metavar="HOST", help="by which users reach it (default: its name)"
+    )
+    add_init_options(made["init"])
+    _add_people(made)
+    made["run"].add_argument("--port", type=int, default=PORT, help=f"where sshd listens (default: {PORT})")
+    made["run"].add_argument("--gate", action="store_true", help="people of /keys may run biom3d's own commands only")
+    return parser
+
+
+def _add_people(made: dict[str, argparse.ArgumentParser]) -> None:
+    made["authorize"].add_argument("key", type=Path, metavar="KEY.pub", help="the person's public key")
+    for name in ("authorize", "revoke"):
+        made[name].add_argument("--name", required=True, metavar="NAME", help="of the person, such as anna")
+    for name in ("authorize", "revoke", "people"):
+        made[name].add_argument("--file", type=Path, metavar="FILE", help="instead of ~/.ssh/authorized_keys")
+    command = made["authorize"]
+    command.add_argument("--expires", type=_day, metavar="DATE", help="last day on which the key is good: 2027-06-30")
+    command.add_argument(
+        "--from", dest="sources", metavar="LIST", help="addresses it is good from: 10.0.0.0/8,192.0.2.7"
+    )
+    command.add_argument("--workdir", type=Path, metavar="DIR", help="folder the person works in (default: of 'init')")
+    command.add_argument("--gate", type=Path, metavar="PATH", help="program that checks every command (default: ours)")
+    command.add_argument("--config", type=Path, metavar="FILE", help="of the gate (default: ~/.biom3d-gate.json)")
+    command.add_argument("--no-gate", action="store_true", help="let the person run ANY command as this account")
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is no day; wanted such as 2027-06-30") from error
+
+
+def execute(args: argparse.Namespace, report: "Reporter") -> None:
+    """Run one subcommand."""
+    ACTIONS[args.command](args, report)
+
+
+def _init(args: argparse.Namespace, report: "Reporter") -> None:
+    workdir = PurePosixPath(args.workdir.expanduser().absolute())
+    args.inner_port = args.inner_port or args.port
+    card = set_up(ask_here, read_wish(args, workdir, args.address), report.info, shower(report))
+    write_card(card, Path(card.workdir) / "card.yaml")
+    hand_out(card, args, report, str(Path(card.workdir) / "card.yaml"))
+
+
+def _authorize(args: argparse.Namespace, report: "Reporter") -> None:
+    home = people.account_home()
+    key = read_public_key(args.key)
+    command = ""
+    if args.no_gate:
+        report.warn(f"without the gate {args.name} may run any command as this account, and use its container engine")
+    else:
+        workdir = find_workdir(args.workdir, home)
+        gate = gate_words(args.gate, home, workdir)
+        command = people.forced_command(gate, args.name, workdir, find_config(args.config, home))
+    today = datetime.now(UTC).astimezone().date()
+    grant = people.Grant(
+        name=people.check_name(args.name),
+        key=key,
+        expires=people.check_expiry(args.expires, today) if args.expires else None,
+        sources=people.read_sources(args.sources) if args.sources else (),
+        command=command,
+    )
+    path = args.file or people.authorized_keys()
+    is_new = people.edit(path, lambda text: people.authorize(text, grant))
+    report.info(f"{grant.name} may log in with {key.fingerprint}" + ("" if is_new else ", as before"))
+    for folder in people.find_loose_modes(path):
+        report.warn(f"sshd ignores '{path}' while others may write to '{folder}'; run: chmod go-w '{folder}'")
+
+
+def _revoke(args: argparse.Namespace, report: "Reporter") -> None:
+    name = people.check_name(args.name)
+    people.edit(args.file or people.authorized_keys(), lambda text: people.revoke(text, name))
+    report.info(f"{name} may log in no more; what runs in that name goes on")
+
+
+def _people(args: argparse.Namespace, report: "Reporter") -> None:
+    path = args.file or people.authorized_keys()
+    grants = list(people.read_grants(path.read_bytes())) if path.is_file() else []
+    rows = [("NAME", "UNTIL", "FROM", "KEY", "MAY RUN")]
+    for grant in sorted(grants, key=lambda grant: grant.name):
+        kind = grant.key.kind.removeprefix("ssh-")
+        until, sources = str(grant.expires or "-"), ",".join(grant.sources) or "-"
+        may = grant.command or people.SHELL
+        rows.append((grant.name, until, sources, f"{kind} {grant.key.fingerprint}", may))
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _run(args: argparse.Namespace, report: "Reporter") -> None:
+    run(Places(), args.port, args.gate, report)
+
+
+ACTIONS = {"init": _init, "authorize": _authorize, "revoke": _revoke, "people": _people, "run": _run}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `biom3d server`; exit code as in the step contract."""
+    return run_step("server", build_parser(), execute, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""Installs the gate, one file, where people's keys call it but cannot change it."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from biom3d import __version__
+from biom3d.config import read_yaml
+from biom3d.errors import ConfigError
+from biom3d.files import atomic_path
+from biom3d.server.survey import GATE_FILE, SERVER_FILE
+
+INSTALLED = Path(".local", "lib", "biom3d", "biom3d-gate")  # below the home folder
+
+
+def install_gate(home: Path) -> Path:
+    """Put the gate into the account's home folder, unless the same one is there; return its path."""
+    from biom3d.remote.table import TEMPLATES  # the whole client: only who installs a gate needs it
+    from biom3d.server.gatefile import render_gate
+
+    path = home / INSTALLED
+    content = render_gate(TEMPLATES, __version__).encode()
+    if not path.is_file() or path.read_bytes() != content:
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(content)
+            temporary.chmod(0o755)
+    return path
+
+
+def gate_words(gate: Path | None, home: Path, workdir: Path) -> list[str]:
+    """Return the beginning of the forced command: the gate at `gate`, else ours, installed.
+
+    Raises:
+        ConfigError: it is not there, or its users could change it.
+    """
+    path = gate.expanduser().absolute() if gate else install_gate(home)
+    if not path.is_file():
+        raise ConfigError(f"--gate '{path}' is no file; leave it out to take the one that comes with biom3d")
+    if path.resolve().is_relative_to(workdir.resolve()):
+        raise ConfigError(f"the gate '{path}' lies in the working folder '{workdir}', where its users could change it")
+    if not os.access(path, os.X_OK):
+        raise ConfigError(f"--gate '{path}' cannot be run; chmod 755 it")
+    return [str(path)]
+
+
+def find_workdir(given: Path | None, home: Path) -> Path:
+    """Return the working folder: the one given, else the one that `server init` noted; ConfigError if there is none."""
+    workdir = given or Path(_noted(home).get("workdir", ""))
+    if not workdir.is_absolute() or not workdir.is_dir():
+        raise ConfigError(
+            f"the working folder '{given or ''}' is not there; run 'biom3d server init DIR', or --workdir"
+        )
+    return workdir.resolve()
+
+
+def find_config(given: Path | None, home: Path) -> Path | None:
+    """Return the gate's configuration: the one given, else the one that `server init` wrote, else none."""
+    if given is not None:
+        if not given.is_file():
+            raise ConfigError(f"--config '{given}' is no file; the head of the gate says what it holds")
+        return given.expanduser().absolute()
+    path = home / GATE_FILE
+    return path if path.is_file() else None
+
+
+def _noted(home: Path) -> dict[str, Any]:
+    path = home / SERVER_FILE
+    return read_yaml(path) if path.is_file() else {}

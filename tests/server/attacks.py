@@ -1,0 +1,92 @@
+"""Writes the table of attacks in docs/security.md from the tests that make them: python -m tests.server.attacks"""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "security.md"
+BEGIN, END = "<!-- made by python -m tests.server.attacks -->", "<!-- end -->"
+# Heading -> files, and the words that tell an attack there from other tests; none: all of them are.
+SOURCES: dict[str, dict[str, tuple[str, ...]]] = {
+    "A person whose key opens only the gate": {"tests/server/test_gate.py": (), "tests/server/test_gate_words.py": ()},
+    "The same person, and the container engine": {"tests/server/test_gate_engine.py": ()},
+    "Keys": {"tests/server/test_login.py": ("gate", "revoked", "good_")},
+    "Names in our own commands": {"tests/remote/test_commands.py": ("name", "upload", "stream", "number")},
+    "A server that lies": {
+        "tests/remote/test_collect.py": ("refused", "hostile"),
+        "tests/remote/test_hostkeys.py": ("refused",),
+        "tests/remote/test_ssh.py": ("changed_host_key", "never_shows"),
+    },
+    "Files from strangers": {
+        "tests/io/test_numpy_file.py": ("pickle",),
+        "tests/io/test_tiff.py": ("entities",),
+        "tests/export/test_package.py": ("bomb", "outside", "slip"),
+        "tests/test_config.py": ("object_tags",),
+    },
+}
+
+
+def table() -> str:
+    """Return all attacks, a line each: what came of it, in how many forms it was tried, where the test is."""
+    lines = []
+    for heading, files in SOURCES.items():
+        lines += [f"### {heading}", "", "| what came of it | forms | test |", "|---|---|---|"]
+        for file, words in files.items():
+            rows = [(name, count) for name, count in tests_of(ROOT / file) if not words or _has(name, words)]
+            lines += [f"| {sentence(name)} | {count} | {file.removeprefix('tests/')} |" for name, count in rows]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _has(name: str, words: tuple[str, ...]) -> bool:
+    return any(word in name for word in words)
+
+
+def sentence(name: str) -> str:
+    """Return a test's name as words."""
+    return name.removeprefix("test_").replace("_", " ")
+
+
+def tests_of(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield the names of a file's tests, and in how many forms each is run."""
+    module = ast.parse(path.read_text())
+    sizes: dict[str, int] = {}
+    for node in module.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            sizes[node.targets[0].id] = len(_items(node.value))
+        elif isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
+            sizes[node.target.id] += len(_items(node.value))
+    for node in module.body:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            yield node.name, _forms(node, sizes)
+
+
+def _forms(test: ast.FunctionDef, sizes: dict[str, int]) -> str:
+    count = 1
+    for mark in test.decorator_list:
+        if isinstance(mark, ast.Call) and isinstance(mark.func, ast.Attribute) and mark.func.attr == "parametrize":
+            values = mark.args[1]
+            count *= sizes.get(values.id, 1) if isinstance(values, ast.Name) else len(_items(values))
+        elif isinstance(mark, ast.Call) and isinstance(mark.func, ast.Name) and mark.func.id == "given":
+            return "many, made"
+    return str(count or "all")
+
+
+def _items(node: ast.expr) -> list[ast.expr]:
+    if isinstance(node, ast.Dict):
+        return list(node.values)
+    if isinstance(node, ast.BinOp):
+        return [*_items(node.left), *_items(node.right)]
+    return node.elts if isinstance(node, ast.List | ast.Tuple) else []
+
+
+def page_with_table(page: str) -> str:
+    """Return the page with the table made anew."""
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{table()}{END}{after}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page_with_table(PAGE.read_text()))

@@ -1,0 +1,36 @@
+"""Where jobs are going to run, from Snakemake's command line: whether that place has data of its own.
+
+Snakemake reads the rules before it tells them which executor it has; so the words are read again, by its own parser.
+"""
+
+import contextlib
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+STARTERS = ("snakemake", "__main__.py")
+EXECUTOR, THIS_MACHINE = "ssh", (None, "local")
+UNKNOWN: Final = "unknown"  # nothing is going to run, or another program decides where: what was noted before counts
+# Options of Snakemake with which nothing runs, and no server needs to be there.
+LOOKS = (
+    *("lint", "report", "unlock", "containerize", "archive", "print_compilation", "cleanup_metadata"),
+    *("list_rules", "list_target_rules", "summary", "detailed_summary", "dag", "d3dag", "rulegraph", "filegraph"),
+    *("list_changes", "list_input_changes", "list_params_changes", "list_untracked"),
+    *("delete_all_output", "delete_temp_output"),
+)
+
+
+def find_server(argv: Sequence[str], parse: Callable[[Sequence[str]], Any], settings_of: Callable[[Any], Any]) -> Any:
+    """Return the executor's settings for the host that jobs run on; None if that has no data of its own; or UNKNOWN.
+
+    `parse` makes options of words, profiles included; `settings_of` makes settings of these.
+    """
+    if Path(argv[0]).name not in STARTERS:
+        return UNKNOWN
+    with contextlib.redirect_stderr(io.StringIO()):  # it names the profiles, as it has done before
+        options = parse(argv[1:])
+    if any(getattr(options, name, None) for name in LOOKS) and not options.report_after_run:
+        return UNKNOWN
+    settings = settings_of(options) if options.executor == EXECUTOR else None
+    return None if settings is None or settings.host in THIS_MACHINE else settings
