@@ -483,9 +483,9 @@ def test_a_clock_that_is_hours_off_changes_nothing(far, hours):
     far.assert_clean()
 
 
-# a log of 200 MB
+# a log of 2 GB
 
-LINES, WIDTH = 200_000, 1000
+LINES, WIDTH = 2_000_000, 1000
 
 
 def follow_long_log(settings, folder: Path, image: str, report) -> None:
@@ -504,7 +504,7 @@ def follow_long_log(settings, folder: Path, image: str, report) -> None:
     report.send((next(count), lines.pop(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
 
 
-def test_a_log_of_200_mb_is_followed_in_little_memory(far, clients):
+def test_a_log_of_2_gb_is_followed_in_little_memory(far, clients):
     ours, theirs = clients.Pipe()
     client = clients.Process(target=follow_long_log, args=(far.host.settings, far.folder, far.image, theirs))
     client.start()
