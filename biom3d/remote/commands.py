@@ -115,7 +115,7 @@ good=$(find . -type f -exec $3 {{}} + |
   awk '{{ name = $2; sub(/.*\\//, "", name); if ($1 == name) print substr($2, 2) }}')
 count=0 linked=
 [ -z "$good" ] || count=$(printf '%s\\n' "$good" | grep -c '')
-if [ "$count" = "$5" ]; then cp -rlf . "$1/{STORE}" || code=$?
+if [ "$count" = "$(find . -type f | grep -c '')" ]; then cp -rlf . "$1/{STORE}" || code=$?
 elif [ -n "$good" ]; then printf '%s\\n' "$good" | xargs cp -lf --parents -t "$1/{STORE}" -- || code=$?; fi
 cd ../..
 rm -rf -- "$2/in" & # while the links are made
