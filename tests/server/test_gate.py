@@ -91,7 +91,7 @@ def test_ports_are_not_forwarded(door, option):
             try:
                 assert not greeting(port, option)
             finally:
-                listening.terminate()
+                listening.kill()  # SIGTERM between two waits of ssh would be forgotten
 
 
 def greeting(port: int, option: str) -> bytes:
