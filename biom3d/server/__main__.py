@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from biom3d.cli import add_subcommand, run_step, step_parser
 from biom3d.server import people
 from biom3d.server.card import write_card
-from biom3d.server.gatekeeper import find_config, find_workdir, gate_words
+from biom3d.server.gatekeeper import find_config, find_log, find_workdir, gate_words
 from biom3d.server.keys import read_public_key
 from biom3d.server.options import add_init_options, hand_out, read_wish, shower
+from biom3d.server.report import report_month, report_text
 from biom3d.server.setup import ask_here, set_up
 from biom3d.server.sshd import PORT, Places, run
 
@@ -31,6 +32,7 @@ COMMANDS = {
     "authorize": "let a person log in with a key, for biom3d's own commands only",
     "revoke": "let a person log in no more",
     "people": "list who may log in, from where and until when",
+    "report": "what each person's jobs took in a month: hours, cores, GPUs",
     "run": "in the image 'server': start sshd, without root",
 }
 
@@ -47,6 +49,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_init_options(made["init"])
     _add_people(made)
+    made["report"].add_argument("--month", metavar="YYYY-MM", help="in UTC (default: this one)")
+    made["report"].add_argument(
+        "--log", type=Path, nargs="+", metavar="FILE", help="logs of the gate (default: that of its configuration)"
+    )
     made["run"].add_argument("--port", type=int, default=PORT, help=f"where sshd listens (default: {PORT})")
     made["run"].add_argument("--gate", action="store_true", help="people of /keys may run biom3d's own commands only")
     return parser
@@ -134,11 +140,16 @@ def _people(args: argparse.Namespace, report: "Reporter") -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
+def _report(args: argparse.Namespace, report: "Reporter") -> None:
+    logs = args.log or [find_log(people.account_home())]
+    print(report_text(report_month(logs, args.month or f"{datetime.now(UTC):%Y-%m}")), end="")
+
+
 def _run(args: argparse.Namespace, report: "Reporter") -> None:
     run(Places(), args.port, args.gate, report)
 
 
-ACTIONS = {"init": _init, "authorize": _authorize, "revoke": _revoke, "people": _people, "run": _run}
+ACTIONS = {"init": _init, "authorize": _authorize, "revoke": _revoke, "people": _people, "report": _report, "run": _run}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -63,6 +63,13 @@ def find_config(given: Path | None, home: Path) -> Path | None:
     return path if path.is_file() else None
 
 
+def find_log(home: Path) -> Path:
+    """Return the gate's log: where its configuration says, else in the home folder."""
+    config = find_config(None, home)
+    name = str(read_yaml(config).get("log") or "") if config else ""
+    return home / (name.removeprefix("~/") or ".biom3d-gate.log")
+
+
 def _noted(home: Path) -> dict[str, Any]:
     path = home / SERVER_FILE
     return read_yaml(path) if path.is_file() else {}

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from biom3d.errors import ConfigError, DataError
+from biom3d.server.__main__ import main
 from biom3d.server.report import report_month, report_text, sum_up
 
 
@@ -52,3 +53,16 @@ def test_a_month_that_is_none_is_told(month):
 def test_a_log_that_is_not_there_is_told(tmp_path):
     with pytest.raises(DataError, match="cannot read the log"):
         report_month([tmp_path / "none"], "2026-11")
+
+
+def test_the_command_reads_the_log_of_the_gate_that_the_account_has(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("biom3d.server.people.account_home", lambda: tmp_path)
+    (tmp_path / ".biom3d-gate.json").write_text('{"log": "~/gate.log"}')
+    (tmp_path / "gate.log").write_text(json.dumps(job()) + "\n")
+    assert main(["report", "--month", "2026-11"]) == 0
+    assert capsys.readouterr().out.splitlines()[1] == "anna\t1\t0\t0\t1.00\t4.00\t2.00\t0"
+
+
+def test_the_command_says_that_there_is_no_log(tmp_path, capfd):
+    assert main(["report", "--log", str(tmp_path / "none")]) == 2
+    assert "cannot read the log" in capfd.readouterr().err
