@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -33,6 +34,7 @@ def emulated_line(emulator: Path, line: str, folder: Path) -> Iterator[tuple[str
         for space in spaces:
             run("ip", "netns", "add", space)
             stack.callback(subprocess.run, ["ip", "netns", "del", space])
+            stack.callback(end_all, space)
             run("ip", "-n", space, "link", "set", "lo", "up")
         words = [str(emulator), *spaces, str(rate), str(rtt), "0", str(queue), "1"]
         link = subprocess.Popen(["nice", "-n", "-18", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -87,6 +89,13 @@ def end(process: "subprocess.Popen[bytes]") -> None:
     """End a process that we started."""
     process.terminate()
     process.wait()
+
+
+def end_all(space: str) -> None:
+    """End what still runs in a name space of ours: sessions of sshd outlive their server."""
+    for pid in run("ip", "netns", "pids", space).split():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
 
 
 def _has_device(space: str) -> bool:
