@@ -19,6 +19,7 @@ class FaultProxy:
         self.cut_up_at: int | None = None
         self.cut_down_at: int | None = None
         self.cuts = 0
+        self.lines = 0  # connections made so far
         self.is_refusing = False
         self._flows = threading.Event()
         self._flows.set()
@@ -63,6 +64,7 @@ class FaultProxy:
                 server = socket.create_connection(self._target)
                 with self._lock:
                     self._open |= {client, server}
+                    self.lines += 1
                 for pair, name in (((client, server), "up"), ((server, client), "down")):
                     threading.Thread(target=self._forward, args=(*pair, name), daemon=True).start()
 

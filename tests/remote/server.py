@@ -138,6 +138,10 @@ class Server:
         """Return kind and key, as they stand in known_hosts."""
         return " ".join(self.host_key.with_name("host_key.pub").read_text().split()[:2])
 
+    def logins(self) -> int:
+        """Return how many connections got in so far."""
+        return self.log.read_text().count("Accepted ")
+
     def stop(self) -> None:
         """Stop listening; connections stay."""
         assert self.process
