@@ -13,6 +13,7 @@ from tests.remote.server import Account, free_port, make_key
 from tests.remote.test_run import with_engine
 
 __all__ = ["with_engine"]
+LIMIT_S = 30  # three times what the doctor allows itself, for a machine that has much else to do
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def failed(found: dict[str, Finding]) -> list[str]:
 def test_a_good_host_passes_every_check_in_time(settings, with_engine, base_image):
     start = time.monotonic()
     found = look(settings(image=base_image))
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < LIMIT_S
     wanted = "name port,host key,login,commands,tools,workdir,disk,inodes,clock,engine,images,gpus,line"
     assert list(found) == wanted.replace("name port", "name,port").split(",")
     assert failed(found) == [], [str(finding) for finding in found.values()]
@@ -106,7 +107,7 @@ def test_a_line_that_is_silent_is_given_up_in_time(settings, proxy):
     proxy.stall()
     start = time.monotonic()
     assert failed(look(settings(port=proxy.port))) == ["port"]
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < LIMIT_S
 
 
 @pytest.mark.system
@@ -176,7 +177,7 @@ def test_an_account_that_may_not_use_the_engine(settings, docker_client):
 def test_an_engine_that_does_not_answer_is_given_up_in_time(settings, silent_engine):
     start = time.monotonic()
     assert "engine" in failed(look(settings(engine_socket=str(silent_engine))))
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < LIMIT_S
 
 
 @pytest.mark.system
