@@ -2,7 +2,7 @@ import re
 from pathlib import Path
 
 import pytest
-from biom3d_workflow.outcome import ADVICE, Run, align, error_line, plan_steps
+from biom3d_workflow.outcome import ADVICE, Run, align, error_line, find_unfinished, plan_steps
 
 from tests.workflow.conftest import ROOT
 
@@ -90,6 +90,19 @@ def test_results_older_than_what_they_need_are_not_passed(run):
     run.start()
     Path("logs/steps/predict/m/B.log").write_text("predicted again, then the run was stopped\n")
     assert table(run)[1][2:] == ["not", "run  evaluate m/B was not reached"]
+
+
+def test_an_output_that_a_later_attempt_lost_is_unfinished(run):
+    finish(run)
+    Path("data/pred/m/B").unlink()
+    Path("logs/steps/predict/m/B.log").write_text("predict: error: it broke\n")
+    assert find_unfinished(run.project) == ["data/pred/m/B"]
+
+
+def test_an_output_that_somebody_removed_to_save_space_is_not_wanted_back(run):
+    finish(run)
+    Path("data/pred/m/B").unlink()
+    assert find_unfinished(run.project) == []
 
 
 def test_the_summary_is_shown_only_when_it_fails(run):

@@ -193,6 +193,16 @@ def test_a_bad_data_set_fails_alone_and_the_table_says_so(project, stand_in):
     assert lines[5][3] == "check C: image 'BROKEN.tif' is broken; log: logs/steps/check/C.log"
 
 
+def test_what_failed_when_it_was_run_again_is_not_taken_for_done(project, stand_in):
+    write_request(CONFIG.replace("m:", "m: {tta: true}"), ROWS)
+    Path("logs/m/fold_0/BROKEN").touch()
+    assert run_snakemake("--cores", "2", "--keep-going", PYTHONPATH=str(stand_in)).returncode == 1
+    Path("logs/m/fold_0/BROKEN").unlink()
+    assert run_snakemake("--cores", "2", PYTHONPATH=str(stand_in)).returncode == 0
+    assert sorted(str(path) for path in Path("data/pred/m").iterdir()) == ["data/pred/m/B", "data/pred/m/C"]
+    assert "Nothing to be done" in run_snakemake("--cores", "2", PYTHONPATH=str(stand_in)).stderr
+
+
 def test_the_summary_is_made_of_what_passed(project, stand_in):
     Path("data/b/images/BROKEN.tif").touch()
     write_request(CONFIG, [*ROWS, "D\tdata/a/images\tdata/a/masks\t\tm"])

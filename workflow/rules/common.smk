@@ -12,7 +12,7 @@ from biom3d_workflow import commands
 from biom3d_workflow.image import find_image, find_learner, needs_containers
 from biom3d_workflow.interpreter import prefer_this_python
 from biom3d_workflow.invocation import UNKNOWN, find_server
-from biom3d_workflow.outcome import Run
+from biom3d_workflow.outcome import Run, find_unfinished
 from biom3d_workflow.problems import report_text
 from biom3d_workflow.project import load_project, wildcard
 
@@ -211,4 +211,5 @@ def all_files(wildcards):
         *report_files(wildcards),
         *for_trained_models("results/{model}/{model}.zip"),
         *for_pairs("results/{model}/{dataset}/labels"),
+        *find_unfinished(PROJECT),
     ]

@@ -128,6 +128,21 @@ def _step(rule: str, subject: str, output: str, needs: Iterable[str] = ()) -> St
     return Step(f"{rule} {subject}", f"logs/steps/{rule}/{subject}.log", output, tuple(needs))
 
 
+def find_unfinished(project: Project) -> list[str]:
+    """Return outputs that are missing though their step began after what other steps once made of them.
+
+    It failed then, and Snakemake removed its output. Asked for the later results only, which are still there,
+    Snakemake would say that nothing is to be done.
+    """
+    steps = plan_steps(project)
+    users: dict[str, list[Step]] = {step.name: [] for step in steps}
+    for step in steps:
+        for need in step.needs:
+            users[need].append(step)
+    missing = [step for step in steps if not Path(step.output).exists()]
+    return [step.output for step in missing if any(_is_older(user.output, step.log) for user in users[step.name])]
+
+
 def plan_rows(project: Project) -> list[Row]:
     """Return the lines of the table."""
     rows = []
@@ -197,6 +212,12 @@ def align(rows: Sequence[Sequence[str]]) -> str:
         "  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
         for row in rows
     )
+
+
+def _is_older(output: str, log: str) -> bool:
+    """Say whether both are there, and the output was made before the log was last written to."""
+    ends = _signature(output), _signature(log)
+    return ends[0] is not None and ends[1] is not None and ends[0][0] < ends[1][0]
 
 
 def _signature(log: str) -> tuple[int, int] | None:
