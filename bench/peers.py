@@ -1,7 +1,7 @@
 """Our steps beside those of the real Biom3d 0.1.2, in one run on one machine: `make bench-peers`.
 
 Both programs run as commands, in processes of their own, in turns (theirs, ours, theirs, ours, ...). The medians go
-into bench/peers.md, all numbers into bench/out/peers.json; rows that are not run again keep their last numbers, with
+into bench/peers.md, all numbers into bench/peers.json; rows that are not run again keep their last numbers, with
 the load at which they were taken. Biom3d lives in an environment of its own, made in .cache/upstream as `make
 test-upstream` does.
 """
@@ -31,7 +31,7 @@ from biom3d.files import remove, write_json, write_text
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-OUT = HERE / "out" / "peers.json"
+OUT = HERE / "peers.json"
 PAGE = HERE / "peers.md"
 LATEST = "## Latest\n"  # what follows it in the page is replaced
 SMALL, LARGE = ((32, 64, 64), (3, 4, 4)), ((32, 128, 128), (3, 5, 5))  # patch and pools of its network
@@ -274,7 +274,7 @@ def predict_memory(bench: Bench, width: int = 4, depths: Sequence[int] = (80, 12
         apart(write_volumes, folder, 1, (depth, 1024, 1024), False)
         cost = predict(bench, name, folder.name, "ours", "--windows own --no_tta")
         theirs_gb = 64 * depth * 1024**2 / 1e9  # by its 64 B a voxel, measured on smaller volumes
-        note = f"patch 80x160x160, width {width}, {cost.wall_s:.0f} s; Biom3d, not run: about {theirs_gb:.0f} GB"
+        note = f"patch 80x160x160, width {width}, CPU {cost.cpu_s:.0f} s; Biom3d, not run: about {theirs_gb:.0f} GB"
         work = f"predict, peak memory, {depth}x1024x1024 uint16, 2 classes"
         rows.append(Row(work, "MB", None, cost.peak_mb, "<= 3000 MB", 1, note=note))
         remove(folder)

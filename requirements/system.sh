@@ -10,7 +10,7 @@ die() { say "error: $*" && exit 1; }
 PATH=$PATH:/usr/sbin:/sbin
 missing=()
 for pair in dockerd:docker.io sshd:openssh-server ssh:openssh-client ip:iproute2 mmdebstrap:mmdebstrap openssl:openssl \
-    zstd:zstd; do
+    zstd:zstd podman:podman catatonit:catatonit; do
     command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
 done
 [ ${#missing[@]} -gt 0 ] || exit 0

@@ -2,10 +2,13 @@
 
 import fcntl
 import io
+import os
 import subprocess
 import tarfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 CACHE = ".cache/images"
 CHUNK = 2**20
 BUILDER_LABEL = "biom3d.builder"  # on intermediate images, which are removed when their build is done
+PRUNE_TRIES, PRUNE_PAUSE_S = 30, 1.0
+CONFLICT = 409  # HTTP: somebody else is at it
 
 
 def build_image(
@@ -56,6 +61,8 @@ def build_image(
 def _build(client: "docker.DockerClient", table: Table, image: Image, report: Reporter, again: bool) -> None:
     """Build under another name, ask the image, then name it; what was under its name is untouched until then."""
     plan = plan_build(table, image.variant, revision(table.root))
+    # Another checkout may build the same on this engine at this moment, and removes what it called unverified.
+    final = replace(plan.final, tag=f"{plan.final.tag}-{os.getpid()}")
     try:
         if again or find_image(client, plan.dependencies.tag) is None:
             files = _dependency_files(table, image.variant, report)
@@ -64,15 +71,15 @@ def _build(client: "docker.DockerClient", table: Table, image: Image, report: Re
             files = _package_files(table, image.variant, scratch, report)
             if image_of(table, image.variant) != image:
                 raise ConfigError(f"the sources of image '{image.variant}' changed while it was built; run it again")
-            _run_go(client, table, plan.final, files, report, again)
+            _run_go(client, table, final, files, report, again)
         report.info(f"asking the image what it holds: {image.variant}")
-        check_image(client, table, image, plan.final.tag)
+        check_image(client, table, image, final.tag)
         name, tag = image.reference.rsplit(":", 1)
         with translated(HERE, f"naming '{image.reference}'"):
-            client.images.get(plan.final.tag).tag(name, tag)
+            client.images.get(final.tag).tag(name, tag)
     finally:
-        remove_image(client, plan.final.tag)
-        _remove_builders(client, dict(plan.final.arguments)["BUILD"])
+        remove_image(client, final.tag)
+        _remove_builders(client, dict(final.arguments)["BUILD"])
 
 
 def revision(root: Path) -> str:
@@ -148,8 +155,19 @@ def _follow(tag: str, lines: Iterator[Mapping[str, str]], report: Reporter) -> N
 
 
 def _remove_builders(client: "docker.DockerClient", build: str) -> None:
+    """Remove intermediate images; an engine removes for one client at a time, the others have to ask again."""
+    import docker.errors
+
     with translated(HERE, "removing intermediate images"):
-        client.images.prune(filters={"dangling": True, "label": f"{BUILDER_LABEL}={build}"})
+        for _ in range(PRUNE_TRIES):
+            try:
+                client.images.prune(filters={"dangling": True, "label": f"{BUILDER_LABEL}={build}"})
+            except docker.errors.APIError as error:
+                if error.status_code != CONFLICT:
+                    raise
+                time.sleep(PRUNE_PAUSE_S)
+            else:
+                return
 
 
 def tar_stream(dockerfile: str, files: Mapping[str, Path], epoch: int) -> Iterator[bytes]:

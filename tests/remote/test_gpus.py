@@ -19,6 +19,7 @@ from biom3d.remote.job import LABEL, Resources
 from biom3d.remote.lifecycle import Runner
 from biom3d.remote.local import LocalHost
 from tests.docker_engine import running_dockerd
+from tests.remote.server import wait_for as wait_until
 from tests.remote.test_lifecycle import Bench, in_thread, wait_for
 
 pytestmark = pytest.mark.system
@@ -145,7 +146,23 @@ def test_jobs_never_share_a_device(bench):
     uses = sorted((device, float(begin), float(end)) for begin, end, device in (bench.text(n).split() for n in "abcd"))
     for (device, _, end), (next_device, begin, _) in pairwise(uses):
         assert device != next_device or end <= begin
-    assert {device for device, *_ in uses} == {"0", "1"}
+
+
+def test_jobs_at_the_same_time_use_all_devices(bench):
+    shell = "echo $BIOM3D_LEASES > {0}; while [ ! -e go ]; do sleep 0.1; done"
+    threads = []
+    for name in "ab":
+        spec = replace(bench.spec(shell.format(name), name), resources=Resources(gpus=1, threads=0))
+        arguments = (spec, bench.folder, bench.lines.append, bench.stop)
+        threads.append(threading.Thread(target=bench.runner.run, args=arguments))
+        threads[-1].start()
+    jobs = Path(bench.host.root) / "jobs"
+    wait_until(lambda: len([path for path in jobs.glob("*/work/[ab]") if path.read_text()]) == 2, "two jobs that run")
+    for job in jobs.iterdir():
+        (job / "work/go").touch()
+    for thread in threads:
+        thread.join(90)
+    assert {bench.text("a"), bench.text("b")} == {"0\n", "1\n"}
 
 
 def test_an_engine_that_cannot_give_gpus_is_told(tmp_path, base_image, two_gpus):
