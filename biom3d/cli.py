@@ -72,6 +72,25 @@ def add_subcommand(commands: Any, name: str, summary: str) -> argparse.ArgumentP
     return parser
 
 
+def days(text: str) -> float:
+    """Read an age, `30d` or `12h`, as days."""
+    unit = {"d": 1.0, "h": 1 / 24}.get(text[-1:])
+    try:
+        age = float(text[:-1]) * unit if unit else -1.0
+    except ValueError:
+        age = -1.0
+    if not 0 <= age < 1e5:
+        raise argparse.ArgumentTypeError(f"'{text}' is no age; wanted such as 30d or 12h")
+    return age
+
+
+def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows in columns; on a terminal or not, so that both people and `awk` can read them."""
+    widths = [max(len(row[place]) for row in (head, *rows)) for place in range(len(head))]
+    for row in (head, *rows):
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
 def run_step(step: str, parser: argparse.ArgumentParser, execute: Step, argv: Sequence[str] | None) -> int:
     """Parse `argv`, call `execute(args, report)`, and turn what happens into the contract's exit code."""
     args = parser.parse_args(argv)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from biom3d.cli import add_subcommand, run_step, step_parser
+from biom3d.cli import add_subcommand, days, print_table, run_step, step_parser
 from biom3d.errors import HostError
 from biom3d.remote import setup_verbs
 from biom3d.remote.claims import KEEPS
@@ -96,18 +96,6 @@ def _add_settings(command: argparse.ArgumentParser) -> None:
         else:
             command.add_argument(flag, type=TYPES.get(field, str), help=reason)
     command.add_argument("--replace", action="store_true", help="replace your profile of this name")
-
-
-def days(text: str) -> float:
-    """Read an age, `30d` or `12h`, as days."""
-    unit = {"d": 1.0, "h": 1 / 24}.get(text[-1:])
-    try:
-        age = float(text[:-1]) * unit if unit else -1.0
-    except ValueError:
-        age = -1.0
-    if not 0 <= age < 1e5:
-        raise argparse.ArgumentTypeError(f"'{text}' is no age; wanted such as 30d or 12h")
-    return age
 
 
 def execute(args: argparse.Namespace, report: "Reporter") -> None:
@@ -206,13 +194,6 @@ def _clean(host: "Host", runtime: "Runtime", args: argparse.Namespace, report: "
         return
     clean(host, plan, runtime)
     report.info("removed")
-
-
-def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows in columns; on a terminal or not, so that both people and `awk` can read them."""
-    widths = [max(len(row[place]) for row in (head, *rows)) for place in range(len(head))]
-    for row in (head, *rows):
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _datasets(host: "Host", args: argparse.Namespace, report: "Reporter") -> None:

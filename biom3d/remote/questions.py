@@ -197,6 +197,7 @@ _LIST_STATES = made(
     "list_states",
     """
 cd -- "$1" && [ -e "./$2" ] || exit 66
+[ ! -d "./$2" ] || touch -ch -- "./$2" 2>/dev/null
 date +%s
 exec find -H "./$2" -printf '%y %D %i %s %T@ %C@ %P\\0'
 """,
@@ -208,7 +209,8 @@ exec find -H "./$2" -printf '%y %D %i %s %T@ %C@ %P\\0'
 def list_states(workdir: PurePosixPath, path: str) -> str:
     """Print the time, then kind, device, inode, size, both times of change and name of all that lies at `path`.
 
-    Each record is ended by a zero byte; exit code 66 if nothing is there.
+    Each record is ended by a zero byte; exit code 66 if nothing is there. Whoever wants to use a data set asks this,
+    so a folder's own time of change is set to now: `biom3d server clean` counts from there.
     """
     return _LIST_STATES.line(workdir, path)
 

@@ -2,18 +2,20 @@
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from biom3d.cli import add_subcommand, run_step, step_parser
+from biom3d.cli import add_subcommand, days, print_table, run_step, step_parser
+from biom3d.server import clean as cleaning
 from biom3d.server import people
 from biom3d.server.card import write_card
-from biom3d.server.gatekeeper import find_config, find_log, find_workdir, gate_words
+from biom3d.server.gatekeeper import find_config, find_log, find_workdir, gate_words, read_settings
 from biom3d.server.keys import read_public_key
 from biom3d.server.options import add_init_options, hand_out, read_wish, shower
-from biom3d.server.report import report_month, report_text
+from biom3d.server.report import read_notes, report_month, report_text
 from biom3d.server.setup import ask_here, set_up
 from biom3d.server.sshd import PORT, Places, run
 
@@ -25,6 +27,7 @@ EXPLAIN = """A server that runs jobs of several people: set it up, and say who m
   biom3d server init /srv/biom3d                                   folders, checks, and the card for users
   biom3d server authorize anna.pub --name anna --expires 2027-06-30  let a person in, for biom3d's own commands only
   biom3d server people                                             who may log in
+  biom3d server clean --older-than 90d                             what nobody uses any more
 
 docs/server.md explains it in order."""
 COMMANDS = {
@@ -33,6 +36,7 @@ COMMANDS = {
     "revoke": "let a person log in no more",
     "people": "list who may log in, from where and until when",
     "report": "what each person's jobs took in a month: hours, cores, GPUs",
+    "clean": "show data sets and rests of jobs that nobody uses, and remove them with --yes",
     "run": "in the image 'server': start sshd, without root",
 }
 
@@ -52,6 +56,15 @@ def build_parser() -> argparse.ArgumentParser:
     made["report"].add_argument("--month", metavar="YYYY-MM", help="in UTC (default: this one)")
     made["report"].add_argument(
         "--log", type=Path, nargs="+", metavar="FILE", help="logs of the gate (default: that of its configuration)"
+    )
+    made["clean"].add_argument("workdir", type=Path, nargs="?", metavar="WORKDIR", help="default: of 'init'")
+    made["clean"].add_argument(
+        "--older-than", type=days, default=90.0, metavar="90d", help="what nobody used for so long (default: 90d)"
+    )
+    made["clean"].add_argument("--yes", action="store_true", help="remove it; without, it is only shown")
+    made["clean"].add_argument("--dry-run", action="store_true", help="only show it, which is the default")
+    made["clean"].add_argument(
+        "--log", type=Path, nargs="+", metavar="FILE", help="logs of the gate, for the people (default: as for report)"
     )
     made["run"].add_argument("--port", type=int, default=PORT, help=f"where sshd listens (default: {PORT})")
     made["run"].add_argument("--gate", action="store_true", help="people of /keys may run biom3d's own commands only")
@@ -129,15 +142,13 @@ def _revoke(args: argparse.Namespace, report: "Reporter") -> None:
 def _people(args: argparse.Namespace, report: "Reporter") -> None:
     path = args.file or people.authorized_keys()
     grants = list(people.read_grants(path.read_bytes())) if path.is_file() else []
-    rows = [("NAME", "UNTIL", "FROM", "KEY", "MAY RUN")]
+    rows = []
     for grant in sorted(grants, key=lambda grant: grant.name):
         kind = grant.key.kind.removeprefix("ssh-")
         until, sources = str(grant.expires or "-"), ",".join(grant.sources) or "-"
         may = grant.command or people.SHELL
         rows.append((grant.name, until, sources, f"{kind} {grant.key.fingerprint}", may))
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print_table(("NAME", "UNTIL", "FROM", "KEY", "MAY RUN"), rows)
 
 
 def _report(args: argparse.Namespace, report: "Reporter") -> None:
@@ -145,11 +156,38 @@ def _report(args: argparse.Namespace, report: "Reporter") -> None:
     print(report_text(report_month(logs, args.month or f"{datetime.now(UTC):%Y-%m}")), end="")
 
 
+def _clean(args: argparse.Namespace, report: "Reporter") -> None:
+    home, now = people.account_home(), time.time()
+    workdir = find_workdir(args.workdir and args.workdir.expanduser().absolute(), home)
+    settings = read_settings(home)
+    host, supervisor = cleaning.open_here(workdir, str(settings.get("engine_socket") or ""))
+    unused = cleaning.find_unused(host, supervisor, args.older_than, now)
+    logs = args.log or [log for log in (find_log(home),) if log.is_file()]
+    whose = cleaning.read_people(note for log in logs for note in read_notes(log))
+    print_table(("WHAT", "NAME", "PERSON", "UNUSED", "SIZE"), cleaning.table(unused, whose))
+    for line in (*cleaning.notes(unused, whose), cleaning.usage_text(workdir, float(settings.get("quota_gb") or 0))):
+        report.info(line)
+    if args.dry_run or not args.yes:
+        report.info("nothing was removed; --yes removes it")
+        return
+    for name in cleaning.remove_unused(host, supervisor, unused, now):
+        report.warn(f"data set '{name}' stays: a job has taken it up meanwhile")
+    report.info("removed")
+
+
 def _run(args: argparse.Namespace, report: "Reporter") -> None:
     run(Places(), args.port, args.gate, report)
 
 
-ACTIONS = {"init": _init, "authorize": _authorize, "revoke": _revoke, "people": _people, "report": _report, "run": _run}
+ACTIONS = {
+    "init": _init,
+    "authorize": _authorize,
+    "revoke": _revoke,
+    "people": _people,
+    "report": _report,
+    "clean": _clean,
+    "run": _run,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -63,10 +63,15 @@ def find_config(given: Path | None, home: Path) -> Path | None:
     return path if path.is_file() else None
 
 
+def read_settings(home: Path) -> dict[str, Any]:
+    """Return the gate's configuration that `server init` wrote; empty without one."""
+    config = find_config(None, home)
+    return read_yaml(config) if config else {}
+
+
 def find_log(home: Path) -> Path:
     """Return the gate's log: where its configuration says, else in the home folder."""
-    config = find_config(None, home)
-    name = str(read_yaml(config).get("log") or "") if config else ""
+    name = str(read_settings(home).get("log") or "")
     return home / (name.removeprefix("~/") or ".biom3d-gate.log")
 
 
