@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from biom3d.remote.ends import End
 from biom3d.remote.engine import MB, Facts
 from biom3d.remote.host import Mount
-from biom3d.remote.job import FOLDER, JobSpec, Resources
+from biom3d.remote.job import FOLDER, Resources
 from biom3d.remote.processes import mark
-from biom3d.remote.runtime import labels
+from biom3d.remote.runtime import Launch, labels
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
@@ -29,50 +29,47 @@ def container_name(job_id: str) -> str:
     return f"biom3d-{job_id}"
 
 
-def plan_container(
-    spec: JobSpec, job_id: str, image: str, folder: PurePosixPath, mounts: Sequence[Mount], place: "Place"
-) -> dict[str, Any]:
+def plan_container(launch: Launch, place: "Place") -> dict[str, Any]:
     """Return the arguments with which the SDK creates the container: all that the job may see, use and do.
 
     It sees its own folder and its inputs, has no network and no privilege, and runs as our account.
     """
-    leases = [Mount(place.leases, PurePosixPath("/leases"))] if place.devices else []
-    own = Mount(folder, PurePosixPath(FOLDER), read_only=False)
-    words = labels(spec, job_id, place.devices)
+    leases = [Mount(place.leases, PurePosixPath("/leases"))] if launch.devices else []
+    own = Mount(launch.folder, PurePosixPath(FOLDER), read_only=False)
+    words, resources = labels(launch), launch.spec.resources
     return {
-        "image": image,
-        "name": container_name(job_id),
+        "image": launch.software.id,
+        "name": container_name(launch.id),
         # In the list of the host's processes the labels are seen by those who may not ask the engine.
         "entrypoint": ["bash", f"{FOLDER}/run.sh", mark(words)],
         "labels": words,
-        "mounts": [_bind(mount) for mount in (own, *mounts, *leases)],
+        "mounts": [_bind(mount) for mount in (own, *launch.mounts, *leases)],
         "working_dir": FOLDER,
-        "environment": {"BIOM3D_CONTAINER": "1", "BIOM3D_LEASES": " ".join(place.devices)},
+        "environment": {"BIOM3D_CONTAINER": "1", "BIOM3D_LEASES": " ".join(launch.devices)},
         "network_mode": "none",
         "read_only": True,
         "tmpfs": {"/tmp": ""},
         "init": True,
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges"],
-        "shm_size": shared_memory_mb(spec.resources) * MB,
+        "shm_size": shared_memory_mb(resources) * MB,
         "log_config": {"Type": "json-file", "Config": LOG_LIMIT},
         "detach": True,
         **_account(place),
-        **_limits(spec.resources, place.facts),
-        **_gpus(place.devices),
+        **_limits(resources, place.facts),
+        **_gpus(launch.devices),
     }
 
 
 @dataclass(frozen=True)
 class Place:
-    """What a container's plan needs to know of the host: its engine, our account there, the GPUs leased for the job.
+    """What a container's plan needs to know of the host: its engine, our account there.
 
     `leases` is the folder of the lock files, see gpus.py.
     """
 
     facts: Facts
     user: tuple[int, int]
-    devices: tuple[str, ...]
     leases: PurePosixPath
 
 

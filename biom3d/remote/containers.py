@@ -62,11 +62,9 @@ class Containers:
 
     def start(self, launch: Launch) -> None:
         """Create and start the job's container; a client that was faster with the same job has made it."""
-        place = Place(self._known_facts(), self._host.user(), launch.devices, gpus.LEASES)
-        image, name = launch.software.id, container_name(launch.id)
-        arguments = plan_container(launch.spec, launch.id, image, launch.folder, launch.mounts, place)
+        arguments = plan_container(launch, Place(self._known_facts(), self._host.user(), gpus.LEASES))
         with translated(self._host.name, f"starting a container of image '{launch.spec.image}'"):
-            _create_or_adopt(self._host.engine().containers, arguments, name)
+            _create_or_adopt(self._host.engine().containers, arguments, container_name(launch.id))
 
     def follow(self, job_id: str, say: Say) -> Follower:
         """Return what shows the container's log and waits for its end."""

@@ -3,8 +3,6 @@
 Everything is below the working folder: `data/<data set>/{images,masks}` and `logs/<model>`, as in a workflow's folder.
 """
 
-import hashlib
-import json
 import re
 import uuid
 from collections.abc import Mapping, Sequence
@@ -13,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from biom3d.errors import ConfigError, DataError, HostError
 from biom3d.remote import commands, questions
 from biom3d.remote.host import Entry, Host, Say
-from biom3d.remote.job import WORK
+from biom3d.remote.job import WORK, content_hash
 from biom3d.remote.local import LocalHost
 from biom3d.remote.manifest import stand_in, write_manifest
 from biom3d.remote.progress import size_text
@@ -81,12 +79,6 @@ def _identify(host: Host, folders: Sequence[tuple[str, Path]]) -> tuple[Entry, .
         if not any(entry.name.startswith(f"{kind}/") for entry in entries):
             raise DataError(f"{kind}: no file in '{folder}'; give the folder that holds them")
     return entries
-
-
-def content_hash(entries: Sequence[Entry]) -> str:
-    """Return what tells one data set from another: names and contents."""
-    facts = sorted((entry.name, entry.key) for entry in entries)
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def _is_there(host: Host, place: PurePosixPath, digest: str) -> bool:

@@ -105,6 +105,12 @@ def identify(spec: JobSpec, image_id: str, entries: Sequence[Entry]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
 
 
+def content_hash(entries: Sequence[Entry]) -> str:
+    """Return what tells one data set from another: SHA-256 of names and contents, whatever is done with them."""
+    facts = sorted((entry.name, entry.key) for entry in entries)
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
 def fit(resources: Resources, cores: int, memory_mb: int) -> Resources:
     """Return the resources cut down to what the host has: eight threads wanted on two cores become two."""
     return replace(

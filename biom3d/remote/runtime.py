@@ -4,7 +4,7 @@ Two implementations pass the same tests (tests/remote/test_lifecycle.py): `conta
 engine does it, and `venv.Venv`, where a small detached runner does, in a Python environment of the host.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
@@ -13,7 +13,7 @@ from typing import Protocol
 from biom3d.remote.ends import End
 from biom3d.remote.follow import Follower, Source
 from biom3d.remote.host import Entry, Mount, Say
-from biom3d.remote.job import LABEL, JobSpec
+from biom3d.remote.job import LABEL, JobSpec, content_hash
 from biom3d.remote.processes import Marked
 
 DOCKER, PODMAN, VENV = "docker", "podman", "venv"
@@ -123,14 +123,17 @@ class Runtime(Protocol):
         ...
 
 
-def labels(spec: JobSpec, job_id: str, devices: Sequence[str]) -> dict[str, str]:
-    """Return what other clients and people read of a job that runs: whose it is and what it takes."""
+def labels(launch: Launch) -> dict[str, str]:
+    """Return what other clients, people and the gate's log read of a job: what it is, works on and takes."""
+    spec = launch.spec
     return {
-        LABEL: job_id,
+        LABEL: launch.id,
         f"{LABEL}.name": spec.name,
         f"{LABEL}.threads": str(spec.resources.threads),
         f"{LABEL}.mem_mb": str(spec.resources.mem_mb),
-        f"{LABEL}.gpus": " ".join(devices),
+        f"{LABEL}.gpus": " ".join(launch.devices),
+        f"{LABEL}.data": content_hash(launch.entries),
+        f"{LABEL}.software": launch.software.id,
     }
 
 

@@ -106,7 +106,7 @@ class Venv:
         links = plan_links(launch.entries, launch.mounts)
         if links:
             self._ask(venv_lines.link_inputs(launch.folder / WORK), _pack(links))
-        words = mark(labels(launch.spec, launch.id, launch.devices))
+        words = mark(labels(launch))
         variables = [
             ("CUDA_VISIBLE_DEVICES", ",".join(launch.devices)),
             ("BIOM3D_LEASES", " ".join(launch.devices)),

@@ -112,6 +112,23 @@ class Gate:
         os.write(descriptor, json.dumps({**line, **more}).encode() + b"\n")
         os.close(descriptor)
 
+    def note_job(self, folder: str) -> None:
+        """Note what a job without a container took, from the records in its folder; it writes there itself."""
+        found: dict[str, tuple[str, float]] = {}
+        for name in ("pid", "labels", "log", "exit"):
+            with contextlib.suppress(OSError):
+                file = os.open(f"{folder}/{name}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+                found[name] = os.read(file, 2**16).decode(errors="replace").strip(), os.fstat(file).st_mtime
+                os.close(file)
+        pid, begin = found.get("pid", ("", 0.0))
+        code, end = found.get("exit") or ("", found.get("log", ("", begin))[1])
+        if not pid or (not code and os.path.isdir(f"/proc/{pid.split()[0]}")):  # it is forgotten already, or runs
+            return
+        labels = {}
+        with contextlib.suppress(ValueError):
+            labels = dict(json.loads(found.get("labels", ("", 0.0))[0].partition("=")[2]))
+        self.note("ok", "job", **facts_of(labels), seconds=round(max(0.0, end - begin), 1), exit=number(code))
+
     # --- command lines ---
 
     def decide(self, line: str) -> tuple[str, str, list[str], str]:
@@ -346,6 +363,18 @@ def below(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
+def number(text: str) -> int | None:
+    """Return a whole number; None for what is none."""
+    return int(text) if re.fullmatch("[0-9]{1,9}", text) else None
+
+
+def facts_of(labels: dict[str, Any]) -> dict[str, Any]:
+    """Return what the log says of a job, as the client's labels name it; `data` is a hash of all inputs."""
+    facts = {word: labels.get(f"{LABEL}.{word}", "") for word in ("name", "threads", "data")}
+    gpus = str(labels.get(f"{LABEL}.gpus", "")).split()
+    return {"job": labels.get(LABEL), **facts, "image": labels.get(f"{LABEL}.software", ""), "gpus": gpus}
+
+
 def disk_usage(folder: str) -> int:
     """Return the bytes that a folder takes on the disk; what has many names counts once."""
     total, seen, folders = 0, set(), [folder]
@@ -518,7 +547,8 @@ class EngineFilter:
         self.gate.check_quota()
         body = self.check_container(json.loads(request.body), job[1])
         answer = self.ask("POST", request.url(), json.dumps(body).encode())
-        self.gate.note("ok", "create", job=job[1], image=body["Image"], status=answer.status)
+        data = body["Labels"].get(f"{LABEL}.data", "")
+        self.gate.note("ok", "create", job=job[1], image=body["Image"], data=data, status=answer.status)
         self.relay(answer)
 
     def start(self, request: Request) -> None:
@@ -541,17 +571,10 @@ class EngineFilter:
         begin = moment(state.get("StartedAt", ""))
         requests = container["HostConfig"].get("DeviceRequests") or []
         if begin:
-            self.gate.note(
-                "ok",
-                "job",
-                job=labels.get(LABEL),
-                name=labels.get(f"{LABEL}.name"),
-                image=container["Image"],
-                gpus=[one for wanted in requests for one in wanted["DeviceIDs"]],
-                threads=labels.get(f"{LABEL}.threads", ""),
-                seconds=round(max(0.0, end - begin), 1),
-                exit=state.get("ExitCode") if has_ended else None,
-            )
+            gpus = [one for wanted in requests for one in wanted["DeviceIDs"]]
+            facts = {**facts_of(labels), "image": container["Image"], "gpus": gpus}  # which the engine knows better
+            code = state.get("ExitCode") if has_ended else None
+            self.gate.note("ok", "job", **facts, seconds=round(max(0.0, end - begin), 1), exit=code)
         self.relay(self.ask("DELETE", request.url(container["Id"])))
 
     def own(self, request: Request) -> dict[str, Any]:
@@ -762,6 +785,8 @@ def main() -> int:
             need(status == 404, "the job has a container yet; remove it first")
         content = gate.filter_input(stdin, arguments)
         gate.note("ok", name, args=[word[:300] for word in arguments[:20]])
+        if name == "venv_drop_job":
+            gate.note_job(arguments[0])
         if not gate.confine_process():
             is_needed = gate.confine == "required" or name.startswith("venv_")
             need(not is_needed, "the kernel cannot confine commands (Landlock, Linux 5.19)")

@@ -56,6 +56,8 @@ def sum_up(notes: Iterable[dict[str, Any]]) -> tuple[Usage, ...]:
             people[person] = replace(used, refused=used.refused + 1)
         elif what == "start":
             running[job] = 1
+        elif what == "venv_start_job":  # without a container; its second argument is the job's id
+            running[person, str(([*(note.get("args") or ()), "", ""])[1])] = 1
         elif what == "job":
             running.pop(job, None)
             people[person] = _add(used, note)

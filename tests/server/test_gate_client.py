@@ -2,11 +2,14 @@
 
 import ast
 import dataclasses
+import hashlib
+import json
 import os
 import shutil
 import subprocess
 import tempfile
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -23,8 +26,9 @@ from biom3d.remote.ssh import SSHHost
 from biom3d.remote.ssh_config import SSHSettings
 from biom3d.remote.table import TEMPLATES
 from biom3d.remote.venv import Venv
+from biom3d.server.report import report_month
 from tests.remote.conftest import Client, account, server
-from tests.remote.server import names_in
+from tests.remote.server import names_in, wait_for
 from tests.server.gated import SOCKET, Door
 
 __all__ = ["account", "server"]
@@ -91,6 +95,17 @@ def test_the_bill_names_person_job_and_exit_code(door, host, tmp_path, base_imag
     assert (job["who"], job["name"], job["exit"]) == ("anna", "gated", 3)
 
 
+def test_the_bill_names_a_hash_of_the_data_alone(door, host, tmp_path, base_image):
+    (tmp_path / "a").write_text("content")
+    for shell in ("touch 'out/a b' log", "touch log 'out/a b'"):
+        run_job(host, tmp_path, base_image, shell, (("a", tmp_path / "a"),))
+    first, second = [note for note in door.notes() if note["what"] == "job"]
+    digest = hashlib.sha256(b"content").hexdigest()
+    assert first["data"] == second["data"] == hashlib.sha256(json.dumps([["a", digest]]).encode()).hexdigest()
+    assert first["job"] != second["job"]
+    assert next(note for note in door.notes() if note["what"] == "create")["data"] == first["data"]
+
+
 def test_an_image_that_is_not_allowed_is_told_to_the_person(door, host, tmp_path, base_image):
     door.configure(images=[])
     with pytest.raises(ContainerError, match="is not one of those allowed with this key"):
@@ -153,6 +168,39 @@ def test_a_job_in_an_environment_runs_through_the_gate(door, host, environment, 
     run_in(environment, host, tmp_path, "python -c 'import sys; print(sys.prefix)' >out")
     assert (tmp_path / "out").read_text() == f"{door.workdir}/env\n"
     assert refusals(door) == []
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_the_bill_of_a_job_in_an_environment_is_the_same(door, host, environment, tmp_path, code):
+    with suppress(JobError):
+        run_in(environment, host, tmp_path, f"sleep 1; touch out; exit {code}")
+    (job,) = [note for note in door.notes() if note["what"] == "job"]
+    assert (job["who"], job["name"], job["exit"], job["gpus"], job["threads"]) == ("anna", "gated", code, [], "1")
+    assert 1 <= job["seconds"] < 60
+    assert job["image"].startswith("python 3.")
+    assert len(job["data"]) == 64
+    (usage,) = report_month([door.log], job["t"][:7])
+    assert (usage.jobs, usage.failed, usage.open) == (1, code // 3, 0)
+
+
+def test_a_job_in_an_environment_that_runs_is_open_and_not_billed(door, host, environment, tmp_path):
+    stop = threading.Event()
+    spec = JobSpec("gated", (Command("rule", "sleep 600", makes=("out",)),), "any", (), ("out",))
+    runner = Runner(host, tmp_path / ".ended", runtime=environment)
+
+    def run() -> None:
+        with suppress(JobError):  # it is stopped at the end
+            runner.run(spec, tmp_path, print, stop)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    wait_for(lambda: [*(door.root / "jobs").glob("*/pid")], "the job")
+    (job,) = names_in(door.root / "jobs")
+    environment.remove(job)
+    assert [usage.open for usage in report_month([door.log], door.notes()[0]["t"][:7])] == [1]
+    assert "job" not in [note["what"] for note in door.notes()]
+    stop.set()
+    thread.join()
 
 
 def test_a_job_in_an_environment_is_held_to_the_working_folder_by_the_kernel(door, host, environment, tmp_path):
