@@ -20,6 +20,7 @@ from biom3d.files import write_text
 Triple = tuple[int, int, int]
 SpacingUm = tuple[float, float, float]
 T = TypeVar("T")
+MAX_NODES = 1_000_000  # values in a YAML file; a plan has some hundred
 MAX_CLASSES = 32767  # labels of patches are 16-bit integers
 
 
@@ -179,14 +180,35 @@ def dump(value: Any) -> str:
     return yaml.dump(_plain(plain), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
+class BoundedLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a text whose aliases stand for endlessly many values ("billion laughs")."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        """Return the document as nodes."""
+        node: yaml.Node | None = super().get_single_node()
+        if node is not None and _written_out(node, {}) > MAX_NODES:
+            raise yaml.YAMLError(f"its aliases stand for more than {MAX_NODES} values; write out what you need")
+        return node
+
+
+def _written_out(node: yaml.Node, known: dict[int, float]) -> float:
+    """Return how many values a node holds, aliases written out; infinity for one that holds itself."""
+    if id(node) not in known:
+        known[id(node)] = math.inf
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        items = node.value if isinstance(node, yaml.SequenceNode) else [item for pair in pairs for item in pair]
+        known[id(node)] = 1 + sum(_written_out(item, known) for item in items)
+    return known[id(node)]
+
+
 def read_yaml(path: Path | str) -> dict[str, Any]:
     """Read a YAML mapping; object tags are refused."""
     path = Path(path)
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = yaml.load(path.read_text(encoding="utf-8"), BoundedLoader)
     except OSError as error:
         raise ConfigError(f"cannot read '{path}': {error.strerror}; give an existing plan file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"'{path}' is not valid YAML: {reason}") from error
     if not isinstance(value, dict):

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from biom3d.config import BoundedLoader
 from biom3d.errors import ConfigError
 
 # Names of older versions, and what they are called now.
@@ -66,8 +67,8 @@ def read_biom3d_config(path: Path | str) -> Values:
     return values
 
 
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that takes Python's tuples for lists, and any other Python object for nothing."""
+class _Loader(BoundedLoader):
+    """BoundedLoader that takes Python's tuples for lists, and any other Python object for nothing."""
 
 
 def _construct_python(loader: _Loader, suffix: str, node: yaml.Node) -> Any:

@@ -4,10 +4,6 @@ import functools
 import sys
 from pathlib import Path
 
-from snakemake.exceptions import WorkflowError
-
-sys.path.insert(0, str(Path(str(workflow.current_basedir)).parent / "lib"))
-
 from biom3d_workflow import commands
 from biom3d_workflow.image import find_image, find_learner, needs_containers
 from biom3d_workflow.interpreter import prefer_this_python
@@ -15,13 +11,6 @@ from biom3d_workflow.invocation import UNKNOWN, find_server
 from biom3d_workflow.outcome import Run, find_unfinished
 from biom3d_workflow.problems import report_text
 from biom3d_workflow.project import load_project, wildcard
-
-
-class ConfigurationError(WorkflowError):
-    """What is wrong with config.yaml and the table, for people."""
-
-    # Snakemake would print the line of *this* file below the message; the lines that matter are in it.
-    __traceback__ = property(lambda self: None, lambda self, value: None)
 
 
 @functools.cache

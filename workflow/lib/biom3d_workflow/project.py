@@ -9,7 +9,7 @@ from typing import Any
 from biom3d_workflow import schema, server, volumes
 from biom3d_workflow.problems import Problem, suggestion
 from biom3d_workflow.settings import Locator, check_config, read_source
-from biom3d_workflow.table import Dataset, read_table
+from biom3d_workflow.table import UNFIT, UNFIT_TEXT, Dataset, read_table
 
 DEMO = "data/demo"
 # Names that would meet other files of ours below logs/ and results/.
@@ -220,6 +220,13 @@ def _check_agreement(project: Project, rows: Sequence[Dataset], table: str, loca
                 yield Problem(table, row.line, text)
 
 
+def _check_option_paths(project: Project, rows: Sequence[Dataset], table: str, locator: Locator) -> Iterator[Problem]:
+    for model in project.models.values():
+        for key in ("plan", "fine_tune"):
+            if set(UNFIT) & set(model.options[key] or ""):
+                yield locator.problem(("models", model.name, key), f"{UNFIT_TEXT}; rename the file or folder")
+
+
 def _check_images(rows: Sequence[Dataset], table: str) -> Iterator[Problem]:
     """Folders of the table must be there, with images in them."""
     for row in rows:
@@ -284,6 +291,7 @@ _CHECKS: tuple[Callable[[Project, Sequence[Dataset], str, Locator], Iterator[Pro
     _check_model_names,
     _check_links,
     _check_agreement,
+    _check_option_paths,
     _check_server_paths,
 )
 

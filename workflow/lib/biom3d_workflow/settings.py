@@ -1,5 +1,6 @@
 """The configuration files: where each key stands, and what is wrong with what they say."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from biom3d_workflow import schema
 from biom3d_workflow.problems import Problem
 from biom3d_workflow.schema import Place
 
+MAX_NODES = 100_000  # values in a configuration
 COMMAND_LINE = "--config"  # stands for the file name of values that come from there
 
 
@@ -54,13 +56,38 @@ def read_source(file: str) -> Source:
     problems: list[Problem] = []
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         what = getattr(error, "problem", None) or "cannot be read"
         return Source(file, {}, (Problem(file, mark.line + 1 if mark else 0, f"not valid YAML: {what}"),))
+    if root is not None and _written_out(root, {}) > MAX_NODES:
+        return Source(
+            file, {}, (Problem(file, 0, f"its aliases stand for more than {MAX_NODES} values; write them out"),)
+        )
     if root is not None:
         _walk(root, (), file, lines, problems)
     return Source(file, lines, tuple(problems))
+
+
+def refuse_endless(file: str) -> None:
+    """Raise ValueError for a small file whose aliases stand for endlessly many values, and for one nested too deeply.
+
+    Snakemake would write them out in memory.
+    """
+    if Path(file).is_file():
+        endless = [problem for problem in read_source(file).problems if not problem.line]
+        if endless:
+            raise ValueError(str(endless[0]))
+
+
+def _written_out(node: yaml.Node, known: dict[int, float]) -> float:
+    """Return how many values a node holds, aliases written out; infinity for one that holds itself."""
+    if id(node) not in known:
+        known[id(node)] = math.inf
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        items = node.value if isinstance(node, yaml.SequenceNode) else [item for pair in pairs for item in pair]
+        known[id(node)] = 1 + sum(_written_out(item, known) for item in items)
+    return known[id(node)]
 
 
 def _walk(node: yaml.Node, place: Place, file: str, lines: dict[Place, int], problems: list[Problem]) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 from biom3d_workflow import schema, server
 from biom3d_workflow.problems import Problem, suggestion
 
+UNFIT = "{}<>\n\r"  # signs that mean something to Snakemake, or end a line of its messages
+UNFIT_TEXT = "the path holds one of { } < > or a line break"
 Spacing = tuple[float, float, float]  # µm; z, y, x
 
 
@@ -97,8 +99,8 @@ def _read_row(file: str, line: int, header: list[str], cells: list[str]) -> tupl
     if row["dataset"].lower().endswith(".partial"):
         texts.append("dataset: names that end in .partial are kept for unfinished work; choose another")
     for column in ("images", "masks"):
-        if any(sign in row[column] for sign in "{}<>\n"):
-            texts.append(f"{column}: the path holds one of {{ }} < > or a line break; rename the folder")
+        if set(UNFIT) & set(row[column]):
+            texts.append(f"{column}: {UNFIT_TEXT}; rename the folder")
     spacing = None
     if row["spacing_um"]:
         try:
