@@ -205,7 +205,7 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     """Read a YAML mapping; object tags are refused."""
     path = Path(path)
     try:
-        value = yaml.load(path.read_text(encoding="utf-8"), BoundedLoader)
+        value = BoundedLoader(path.read_text(encoding="utf-8")).get_single_data()
     except OSError as error:
         raise ConfigError(f"cannot read '{path}': {error.strerror}; give an existing plan file") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:

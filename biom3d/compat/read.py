@@ -52,7 +52,7 @@ def read_biom3d_config(path: Path | str) -> Values:
         if path.stat().st_size > MAX_BYTES:
             raise ConfigError(f"'{path}' is larger than any configuration ({MAX_BYTES} bytes); give another file")
         text = path.read_text(encoding="utf-8")
-        values = _read_python(text) if path.suffix == ".py" else yaml.load(text, _Loader)
+        values = _read_python(text) if path.suffix == ".py" else _Loader(text).get_single_data()
     except OSError as error:
         raise ConfigError(f"cannot read '{path}': {error.strerror}; give a configuration of Biom3d") from error
     except (yaml.YAMLError, SyntaxError, ValueError, RecursionError, MemoryError) as error:

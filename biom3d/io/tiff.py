@@ -201,7 +201,8 @@ def _metadata(file: tifffile.TiffFile, number: int, layout: Layout) -> Metadata:
 
 
 def _ome_metadata(xml: str, number: int, depth: float | None) -> Metadata:
-    images = [node for node in ElementTree.fromstring(xml) if _tag(node) == "Image"]
+    tree = ElementTree.fromstring(xml)  # noqa: S314 - entities were refused before anything parsed it
+    images = [node for node in tree if _tag(node) == "Image"]
     pixels = next(node for node in images[number] if _tag(node) == "Pixels")
     names = tuple(node.get("Name", "") for node in pixels if _tag(node) == "Channel")
     sizes = {}

@@ -16,8 +16,8 @@ from biom3d.remote.ssh_config import Station
 if TYPE_CHECKING:
     import paramiko
 
-PASSWORD = "BIOM3D_SSH_PASSWORD"
-PASSPHRASE = "BIOM3D_SSH_PASSPHRASE"
+PASSWORD = "BIOM3D_SSH_PASSWORD"  # noqa: S105 - the name of a variable
+PASSPHRASE = "BIOM3D_SSH_PASSPHRASE"  # noqa: S105
 KEYRING = "biom3d"  # the service under which a keyring keeps USER@HOST:PORT
 QUESTIONS = 3
 

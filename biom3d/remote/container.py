@@ -48,7 +48,7 @@ def plan_container(launch: Launch, place: "Place") -> dict[str, Any]:
         "environment": {"BIOM3D_CONTAINER": "1", "BIOM3D_LEASES": " ".join(launch.devices)},
         "network_mode": "none",
         "read_only": True,
-        "tmpfs": {"/tmp": ""},
+        "tmpfs": {"/tmp": ""},  # noqa: S108 - the container's own
         "init": True,
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges"],

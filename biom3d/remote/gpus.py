@@ -12,7 +12,7 @@ from biom3d.remote.host import Host
 from biom3d.remote.template import made
 
 # The same for all users of the host, so not below anybody's folder. Files there are read-only to others but lockable.
-LEASES = PurePosixPath("/tmp/biom3d-gpus")
+LEASES = PurePosixPath("/tmp/biom3d-gpus")  # noqa: S108 - nothing is ever read from them
 _FIND_DEVICES = made(
     "find_devices",
     "command -v nvidia-smi >/dev/null || exit 0; nvidia-smi --query-gpu=index --format=csv,noheader",

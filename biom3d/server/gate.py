@@ -26,7 +26,7 @@ The configuration is JSON, every key optional; it and the log must lie outside o
 """
 
 # Runs on Python 3.9 with nothing but the standard library.
-# ruff: noqa: B905, N818, PTH101, PTH102, PTH110, PTH111, PTH112, PTH114, PTH116, PTH118
+# ruff: noqa: B905, N818, PTH101, PTH102, PTH110, PTH111, PTH112, PTH114, PTH116, PTH118, S103, S108, S606
 from __future__ import annotations
 
 import argparse

@@ -26,11 +26,11 @@ def run(*words: str | Path, netns: str = "") -> str:
     return done.stdout
 
 
-def wait_for(is_so, what: str = "it") -> None:
+def wait_for(is_so, what: str = "it", patience_s: float = PATIENCE_S) -> None:
     """Wait until a fact is true."""
-    end = time.monotonic() + PATIENCE_S
+    end = time.monotonic() + patience_s
     while not is_so():
-        assert time.monotonic() < end, f"{what} did not come true within {PATIENCE_S} s"
+        assert time.monotonic() < end, f"{what} did not come true within {patience_s:g} s"
         time.sleep(0.01)
 
 
@@ -78,10 +78,10 @@ def make_key(path: Path, phrase: str = "", kind: str = "ed25519") -> Path:
 class Account:
     """An unprivileged account with a password; its home folder goes with it."""
 
-    def __init__(self) -> None:
+    def __init__(self, password: str = PASSWORD) -> None:
         self.name = f"b3d{uuid.uuid4().hex[:8]}"
         self.home = Path(tempfile.mkdtemp(prefix="b3d-home-", dir="/tmp"))
-        secret = run("openssl", "passwd", "-6", PASSWORD).strip()
+        secret = run("openssl", "passwd", "-6", password).strip()
         run("useradd", "-M", "-d", self.home, "-s", "/bin/sh", "-p", secret, self.name)
         shutil.chown(self.home, self.name, self.name)
 

@@ -1,5 +1,6 @@
 """The container engine of a host over our SSH connection: a real Docker Engine behind a real sshd."""
 
+import re
 import subprocess
 import threading
 import time
@@ -9,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from biom3d.errors import ContainerError
+from tests.remote.server import run
 
 pytestmark = pytest.mark.system
 
@@ -26,9 +28,11 @@ def image(docker_client, tmp_path_factory):
     """An image with a shell in it, made of the shell of this machine."""
     root = tmp_path_factory.mktemp("image")
     for path in ("/bin/dash", "/bin/sleep"):
-        subprocess.run(f"cp --parents -L {path} $(ldd {path} | grep -o '/[^ ]*') {root}", shell=True, check=True)
+        libraries = re.findall(r"/[^ ]*", run("ldd", path))
+        run("cp", "--parents", "-L", path, *libraries, root)
     name = f"b3d-c-dial:{uuid.uuid4().hex[:8]}"
-    subprocess.run(f"tar -C {root} -c . | docker import - {name}", shell=True, check=True, capture_output=True)
+    run("tar", "-C", root, "-cf", root.with_suffix(".tar"), ".")
+    run("docker", "import", root.with_suffix(".tar"), name)
     yield name
     docker_client.images.remove(name)
 

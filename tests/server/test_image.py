@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -59,7 +60,9 @@ class Box:
         )
 
     def wait(self) -> None:
-        wait_for(lambda: "Server listening on 0.0.0.0" in self.log() or not self.is_running(), "sshd in the container")
+        # It makes an RSA key of 4096 bits first, which takes long on a busy machine.
+        has_come = lambda: "Server listening on 0.0.0.0" in self.log() or not self.is_running()  # noqa: E731
+        wait_for(has_come, "sshd in the container", 180)
 
     def is_running(self) -> bool:
         self.container.reload()
@@ -170,6 +173,15 @@ def test_passwords_terminals_and_forwarding_are_refused(box):
     assert "PTY allocation request failed" in box.ssh("-tt", "true").stderr
     refused = box.ssh("-N", "-o", "ExitOnForwardFailure=yes", "-R", "0:127.0.0.1:1", "true")
     assert "remote port forwarding failed" in refused.stderr
+
+
+def test_its_sshd_passes_the_policy_of_ssh_audit(box):
+    box.start()
+    box.wait()
+    audit = [str(Path(sys.executable).parent / "ssh-audit"), "-P", "Hardened Debian 12 (version 3)"]
+    done = subprocess.run([*audit, "-p", str(box.port), "127.0.0.1"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout
+    assert "Passed" in done.stdout
 
 
 def test_a_bad_key_is_told_and_the_others_get_in(box):

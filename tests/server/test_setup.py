@@ -1,7 +1,6 @@
 """`server init`: what the server says of itself, what it means, how an environment is planned; the whole on sshd."""
 
 import dataclasses
-import os
 import re
 from pathlib import Path, PurePosixPath
 
@@ -14,7 +13,7 @@ from biom3d.server.environment import TORCH, Source, find_source, plan_environme
 from biom3d.server.judge import FAIL, OK, WARN, judge
 from biom3d.server.setup import Wish, ask_here, gate_settings, make_card, set_up
 from biom3d.server.survey import DRIVERS, Facts, ask_facts, read_facts
-from tests.remote.server import free_port
+from tests.remote.server import free_port, run
 from tests.remote.test_run import with_engine
 
 __all__ = ["with_engine"]
@@ -217,7 +216,7 @@ def test_the_card_holds_the_key_that_sshd_shows(admin, with_engine, account, ser
     assert admin("init", "lab", "--address", "a.example.org", "--port", server.port).returncode == 0
     card = read_card(account.home / "lab" / "card.yaml")
     assert (card.user, card.port, card.workdir) == (account.name, server.port, str(account.home / "lab"))
-    shown = os.popen(f"ssh-keygen -lf {server.host_key}.pub").read().split()[1]
+    shown = run("ssh-keygen", "-lf", f"{server.host_key}.pub").split()[1]
     assert card.fingerprints == (shown,)
     assert {"data", "logs"} <= {path.name for path in (account.home / "lab").iterdir()}
 
