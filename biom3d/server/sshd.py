@@ -24,7 +24,8 @@ from biom3d.server.survey import GATE_FILE, SERVER_FILE
 PORT = 2222  # ports below 1024 are root's
 ACCOUNT = "biom3d"
 SSHD = "/usr/sbin/sshd"
-ACCOUNTS = Path("/tmp/.extrausers")  # where the image's /var/lib/extrausers leads, read by the name service
+# Where the image's /var/lib/extrausers leads, read by the name service; nobody else is in the container yet.
+ACCOUNTS = Path("/tmp/.extrausers")  # noqa: S108
 WORKDIR, STATE, KEYS = Path("/work"), Path("/state"), Path("/keys")
 HOST_KEYS = (("ed25519", ()), ("rsa", ("-b", "4096")))
 MODULI, MODULUS_BITS = Path("/etc/ssh/moduli"), 3071
@@ -120,7 +121,8 @@ def run(places: Places, port: int, is_gated: bool, report: Reporter) -> None:
     _name_account(places)
     _make_host_keys(places)
     note(places.state / SERVER_FILE, {"workdir": str(places.workdir), "environment": sys.prefix})
-    note(places.state / GATE_FILE, {"venv": True, "gpus": True})
+    # Without `read_only` the gate would refuse the environment: it lies outside of the working folder.
+    note(places.state / GATE_FILE, {"venv": True, "gpus": True, "read_only": [sys.prefix]})
     take_keys(places, _gate_command(places) if is_gated else None, report)
     for folder in ("data", "logs"):
         (places.workdir / folder).mkdir(exist_ok=True)
@@ -130,7 +132,7 @@ def run(places: Places, port: int, is_gated: bool, report: Reporter) -> None:
     if done.returncode:
         raise HostError(f"sshd refuses its configuration: {' '.join(done.stderr.split())[:500]}")
     report.info(f"host key {host_key(places).fingerprint}; sshd listens at port {port}")
-    os.execv(SSHD, [SSHD, "-D", "-e", "-f", str(places.config)])  # signals reach sshd itself
+    os.execv(SSHD, [SSHD, "-D", "-e", "-f", str(places.config)])  # noqa: S606 - so signals reach sshd itself
 
 
 def note(path: Path, content: Mapping[str, object]) -> None:
