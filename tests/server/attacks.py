@@ -12,6 +12,11 @@ SOURCES: dict[str, dict[str, tuple[str, ...]]] = {
     "A person whose key opens only the gate": {"tests/server/test_gate.py": (), "tests/server/test_gate_words.py": ()},
     "The same person, and the container engine": {"tests/server/test_gate_engine.py": ()},
     "Keys": {"tests/server/test_login.py": ("gate", "revoked", "good_")},
+    "Passwords, after a whole run": {
+        "tests/remote/test_secrets.py": ("stands_nowhere",),
+        "tests/remote/test_staging.py": ("no_password",),
+        "tests/remote/test_venv.py": ("no_secret",),
+    },
     "Names in our own commands": {
         "tests/remote/test_commands.py": ("name", "stream"),
         "tests/remote/test_staging.py": ("hostile_names", "leads_out", "not_ours"),
