@@ -12,7 +12,7 @@ import pytest
 
 from biom3d.remote import tarstream
 from tests.remote.conftest import account, server
-from tests.remote.server import free_port, names_in
+from tests.remote.server import Server, free_port, names_in, run
 from tests.server.gated import BY_NAME, Door, unchecked, was_refused
 
 __all__ = ["account", "server"]
@@ -278,6 +278,19 @@ def test_everything_is_noted_in_one_line_each(door):
         "127.0.0.1",
     )
     assert (allowed["verdict"], allowed["what"], allowed["args"]) == ("ok", "free_bytes", [str(door.root)])
+
+
+def test_the_key_is_noted_where_sshd_tells_it(account, tmp_path):
+    telling = Server(tmp_path / "sshd", options="ExposeAuthInfo yes")
+    folder = Path(tempfile.mkdtemp(prefix="b3d-gate-", dir="/tmp"))
+    folder.chmod(0o755)
+    door = Door(telling, account, folder / "etc")
+    door.run("free_bytes", door.root)
+    shown = run("ssh-keygen", "-lf", f"{door.key}.pub").split()[1]
+    assert [note["key"] for note in door.notes()] == [shown]
+    door.remove()
+    telling.stop()
+    shutil.rmtree(folder)
 
 
 def test_without_a_log_nothing_runs(door):

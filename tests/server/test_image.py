@@ -1,5 +1,6 @@
 """The image `server`: sshd and the steps in one container, without root; a real client logs in."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -208,6 +209,8 @@ def test_with_the_gate_people_get_no_shell(box):
     box.wait()
     assert box.ssh("id").returncode == 77
     assert "biom3d-gate --name anna --workdir /work" in (box.folder / "state/.ssh/authorized_keys").read_text()
+    note = json.loads((box.folder / "state/.biom3d-gate.log").read_text())
+    assert (note["verdict"], note["key"]) == ("refused", read_public_key(Path(f"{box.key}.pub")).fingerprint)
 
 
 def test_it_makes_its_own_card(box):
