@@ -14,7 +14,7 @@ from biom3d.errors import HostError
 from biom3d.remote import setup_verbs
 from biom3d.remote.claims import KEEPS
 from biom3d.remote.profile import OWN, list_profiles, open_host, open_runtime, read_profile, write_profile
-from biom3d.remote.runtime import KINDS
+from biom3d.remote.runtime import KINDS, VENV
 
 if TYPE_CHECKING:
     from biom3d.events import Reporter
@@ -232,6 +232,9 @@ def _get(host: "Host", args: argparse.Namespace, report: "Reporter") -> None:
 def _send_image(host: "Host", args: argparse.Namespace, report: "Reporter") -> None:
     from biom3d.remote.image import reference_of, send_image
 
+    if read_profile(args.name).runtime == VENV:
+        report.info(f"jobs of '{args.name}' run in a Python environment; no image is needed there")
+        return
     reference = reference_of(args.image)
     is_new = send_image(host, reference, report)
     report.info(f"'{reference}' is on {host.name}{'' if is_new else ' already'}")

@@ -309,6 +309,14 @@ def test_a_wrong_command_line_is_refused(words):
         main(words)
 
 
+def test_a_host_without_containers_needs_no_image(monkeypatch, tmp_path, capsys):
+    """So `make demo PROFILE=NAME` works there too; nothing is connected."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    write_profile("lab", Settings("127.0.0.1", port=1, runtime="venv", config=os.devnull))
+    assert main(["send-image", "lab", "cpu"]) == 0
+    assert "run in a Python environment; no image is needed there" in capsys.readouterr().err
+
+
 def test_a_host_that_is_away_is_told_in_one_line(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     with socket.create_server(("127.0.0.1", 0)) as nobody:
