@@ -30,13 +30,13 @@ from biom3d.remote.job import (
     STEPS,
     TIME_LIMIT,
     JobSpec,
-    Resources,
     fit,
     identify,
     steps_script,
     supervisor_script,
 )
-from biom3d.remote.runtime import Capacity, Launch, Runtime, Software
+from biom3d.remote.room import Room, lacking
+from biom3d.remote.runtime import Capacity, Launch, Runtime, Software, labels
 
 STARTS = 3  # a job killed from outside (a restarted engine) is started again, this often in all
 GIVE_UP_S = 900.0  # an engine or a line that is away for longer is somebody's to repair
@@ -78,7 +78,7 @@ class Runner:
         self.runtime: Runtime = runtime or Containers(host)
         self.keep = keep
         self.client = claims.client_name(records)
-        self.starting = threading.Lock()  # jobs of one client look for room one after the other
+        self.room = Room(self.runtime)
 
     def run(self, spec: JobSpec, workdir: Path, say: Say, stop: threading.Event) -> str:
         """Run the job and bring its outputs to `workdir`; return its id.
@@ -230,41 +230,48 @@ class Life:
             raise
         self._host.write(job.folder / STEPS, steps_script(job.spec.commands).encode())
         self._host.write(job.folder / RUN, supervisor_script(job.spec.resources).encode())
-        with self._runner.starting:
-            devices = self._wait_for_room()
+        devices = self._wait_for_room()
+        try:
             if self._is_taken():  # another client was faster with the same job
                 return
             self._runtime.remove(job.id)
             self._runtime.start(Launch(job.spec, job.id, job.software, job.folder, job.entries, mounts, devices))
+        finally:
+            self._runner.room.settle(job.id)
         used = f" on GPU {', '.join(devices)}" if devices else ""
         self._say(f"started in {job.software.text}{used}")
 
     def _wait_for_room(self) -> tuple[str, ...]:
-        """Wait until cores, memory and GPUs are free for the job; return the GPUs to use."""
-        told = ""
-        resources = self._job.spec.resources
-        while not self._stop.is_set():
-            others = self._runtime.running()
-            lack = lacking(resources, self._job.capacity, others)
-            devices: tuple[str, ...] = ()
-            if not lack and resources.gpus:
-                devices, lack = self._choose_devices(resources.gpus)
-            if not lack:
-                return devices
-            who = ", ".join(other.get(f"{LABEL}.name", "?") for other in others) or "somebody else"
-            if lack != told:
-                self._say(f"waiting: {lack}, held by {who}")
-                told = lack
-            self._stop.wait(POLL_S)
+        """Wait until cores, memory and GPUs are free for the job, and have them promised; return the GPUs to use."""
+        told, room, is_fresh = "", self._runner.room, False
+        with room.door:
+            while not self._stop.is_set():
+                others = room.others(is_fresh)
+                devices, lack = self._look_for_room(others)
+                if not lack:
+                    room.promise(labels(self._job.spec, self._job.id, devices))
+                    return devices
+                if is_fresh:
+                    who = ", ".join(other.get(f"{LABEL}.name", "?") for other in others) or "somebody else"
+                    if lack != told:
+                        self._say(f"waiting: {lack}, held by {who}")
+                        told = lack
+                    self._stop.wait(POLL_S)
+                is_fresh = True
         raise self._error("stopped while it waited")
 
-    def _choose_devices(self, wanted: int) -> tuple[tuple[str, ...], str]:
-        """Return `wanted` free devices, or what is lacking."""
-        usable = self._runner.usable_devices(wanted)
-        free = gpus.find_free(self._host, usable)
-        if len(free) < wanted:
-            return (), f"{wanted} GPU(s) wanted, {len(free)} of {len(usable)} free"
-        return free[:wanted], ""
+    def _look_for_room(self, others: Sequence[dict[str, str]]) -> tuple[tuple[str, ...], str]:
+        """Return the GPUs to use, and what these jobs leave too little of."""
+        resources = self._job.spec.resources
+        lack = lacking(resources, self._job.capacity, others)
+        if lack or not resources.gpus:
+            return (), lack
+        usable = self._runner.usable_devices(resources.gpus)
+        promised = self._runner.room.promised_devices()
+        free = tuple(device for device in gpus.find_free(self._host, usable) if device not in promised)
+        if len(free) < resources.gpus:
+            return (), f"{resources.gpus} GPU(s) wanted, {len(free)} of {len(usable)} free"
+        return free[: resources.gpus], ""
 
     def _collect(self, end: End) -> None:
         """Bring outputs and logs back, then clean up; a failed job brings its logs and keeps its folder to go on in."""
@@ -360,15 +367,3 @@ def _signature(path: Path) -> list[int] | None:
     except FileNotFoundError:
         return None
     return [facts.st_dev, facts.st_ino, facts.st_ctime_ns]
-
-
-def lacking(resources: Resources, host: Capacity, others: Sequence[dict[str, str]]) -> str:
-    """Say which of cores and memory the running jobs leave too little of; nothing lacks for the first job."""
-    for label, wanted, there, unit in (
-        ("threads", resources.threads, host.cores, "cores"),
-        ("mem_mb", resources.mem_mb, host.memory_mb, "MB of memory"),
-    ):
-        taken = sum(int(other.get(f"{LABEL}.{label}") or 0) for other in others)
-        if others and taken + wanted > there:
-            return f"{wanted} {unit} wanted, {max(0, there - taken)} of {there} free"
-    return ""
