@@ -17,7 +17,7 @@ from biom3d.remote.ssh_config import SSHSettings, plan_route
 if TYPE_CHECKING:
     import paramiko
 
-PACKET = 32_768  # bytes of one SSH message
+PACKET = 32_704  # bytes of one SSH message: OpenSSH takes 32,768, and paramiko keeps 64 for itself
 MAX_LINKS = 8  # connections to one host, each with up to 8 commands
 TRIES = 5  # of the same call, each on a new connection
 PAUSES_S = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)  # between attempts to connect again; the last one repeats

@@ -21,6 +21,7 @@ STAMP = 1_000_000_000  # time of change of all in the store; another one means t
 STAMP_TEXT = "200109090146.40"  # the same for `touch`, in UTC
 MARK = "biom3d-host"  # before the probe's answer, to tell it from what a login script prints
 ABANDONED_MINUTES = 7 * 24 * 60
+TAR_BLOCKS = 128  # of 512 bytes, which tar reads and writes at once
 
 Hasher = Literal["openssl", "sha256sum"]
 HASHERS: dict[Hasher, str] = {
@@ -79,6 +80,22 @@ def find_present(root: PurePosixPath, is_packed: bool) -> str:
     return _FIND_PRESENT.line(root, "gzip" if is_packed else "plain")
 
 
+_LIST_STORE = made(
+    "list_store",
+    f"""
+cd -- "$1/{STORE}" || exit
+find . -mindepth 2 -type f ! -path '*[!./0-9a-f]*' -printf '%s %T@ %P\\n' | head -n "$2" | gzip -1c
+""",
+    "root",
+    "number",
+)
+
+
+def list_store(root: PurePosixPath, most: int) -> str:
+    """Print size, time of change and name of all files of the store, `most` at most; packed by gzip."""
+    return _LIST_STORE.line(root, most)
+
+
 _HASH_FILES = made("hash_files", 'cd -- "$1" && xargs -0 -r $2', "tree", "hasher", stdin="names")
 
 
@@ -108,15 +125,16 @@ _RECEIVE_FILES = made(
     f"""
 cd -- "$1/{TMP}" && mkdir -p "$2/in" && cd "$2/in" || exit
 [ "$6" = 0 ] || head -c "$6" >../links || {{ cd ../..; rm -rf -- "$2"; exit 1; }}
-if [ "$4" = zstd ]; then zstd -dcq | tar -xf - --no-same-owner; else tar -xf - --no-same-owner; fi
+unpack() {{ tar -b {TAR_BLOCKS} -xf - --no-same-owner; }}
+if [ "$4" = zstd ]; then zstd -dcq | unpack; else unpack; fi
 code=$?
-find . -depth -mindepth 1 \\( ! -type f ! -type d -o -path '*[!./0-9a-f]*' \\) -exec rm -rf -- {{}} +
-good=$(find . -type f -exec $3 {{}} + |
-  awk '{{ name = $2; sub(/.*\\//, "", name); if ($1 == name) print substr($2, 2) }}')
-count=0 linked=
-[ -z "$good" ] || count=$(printf '%s\\n' "$good" | grep -c '')
-if [ "$count" = "$(find . -type f | grep -c '')" ]; then cp -rlf . "$1/{STORE}" || code=$?
-elif [ -n "$good" ]; then printf '%s\\n' "$good" | xargs cp -lf --parents -t "$1/{STORE}" -- || code=$?; fi
+count=$(find . -mindepth 1 \\( ! -type f ! -type d -o -path '*[!./0-9a-f]*' \\) -prune -exec rm -rf -- {{}} + \\
+  -o -type f -exec $3 {{}} + |
+  awk '{{ name = $2; sub(/.*\\//, "", name); if ($1 == name) {{ print substr($2, 2) >"../good"; count++ }} }}
+    END {{ print count + 0 }}')
+linked=
+if [ "$count" = "$(find . -type f -printf x | wc -c)" ]; then cp -rlf . "$1/{STORE}" || code=$?
+elif [ "$count" != 0 ]; then xargs cp -lf --parents -t "$1/{STORE}" -- <../good || code=$?; fi
 cd ../..
 rm -rf -- "$2/in" & # while the links are made
 if [ "$6" != 0 ] && [ "$count" = "$5" ] && [ "$code" = 0 ]; then

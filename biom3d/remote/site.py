@@ -2,8 +2,9 @@
 
 import gzip
 import re
+import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from biom3d.errors import HostError, TransferError
@@ -16,6 +17,7 @@ KEY = re.compile(r"[0-9a-f]{64}")
 HASH_LINE = re.compile(rb"\\?([0-9a-f]{64}) \*(.*)")
 FULL = ("No space left", "Disk quota exceeded", "Wrote only")  # the last one is tar's
 PACKED_FROM = 16_000  # bytes of a question; below, packing takes longer than what it saves
+FEW = 500  # files of a store that is listed instead of asked
 MAX_SHOWN = 300  # characters of a host's own words
 
 
@@ -30,6 +32,7 @@ class Site:
     gid: int
     hasher: commands.Hasher
     has_zstd: bool
+    holds_many: threading.Event = field(default_factory=threading.Event)  # its store does, as far as we know
 
     def ask(self, line: str, stdin: bytes = b"") -> Finished:
         """Run one of our commands that may be run twice; TransferError or HostError if it fails."""
@@ -58,17 +61,25 @@ class Site:
         if not entries:
             return []
         names = {store_name(entry.key): entry for entry in entries}
-        question = zero_ended(names)
-        question, is_packed = packed(question)
-        done = self.ask(commands.find_present(self.root, is_packed), question)
         there = set()
-        for line in (gzip.decompress(done.out) if is_packed else done.out).decode(errors="replace").splitlines():
+        for line in self._list_there(names):
             size, mtime, name = line.split(" ", 2)
-            if name in names and int(size) == names[name].size and int(mtime) == commands.STAMP:
+            if name in names and int(size) == names[name].size and mtime.partition(".")[0] == str(commands.STAMP):
                 there.add(name)
         if is_checked and there:
             there = self._check(sorted(there))
         return [entry for name, entry in names.items() if name not in there]
+
+    def _list_there(self, names: Iterable[str]) -> list[str]:
+        """Return size, time of change and name of those that are in the store, perhaps with others."""
+        question, is_packed = packed(zero_ended(names))
+        if is_packed and not self.holds_many.is_set():  # to list what a new store has is quicker than to ask for much
+            lines = _lines(gzip.decompress(self.ask(commands.list_store(self.root, FEW)).out))
+            if len(lines) < FEW:
+                return lines
+            self.holds_many.set()
+        out = self.ask(commands.find_present(self.root, is_packed), question).out
+        return _lines(gzip.decompress(out) if is_packed else out)
 
     def _check(self, names: Sequence[str]) -> set[str]:
         folder = self.root / commands.STORE
@@ -127,6 +138,10 @@ def zero_ended(names: Iterable[str]) -> bytes:
 def packed(names: bytes) -> tuple[bytes, bool]:
     """Return a list of names, packed by gzip if it is long, and whether it is."""
     return (gzip.compress(names, 1), True) if len(names) > PACKED_FROM else (names, False)
+
+
+def _lines(out: bytes) -> list[str]:
+    return out.decode(errors="replace").splitlines()
 
 
 def shown(text: bytes) -> str:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from biom3d.errors import DataError, HostError, TransferError
-from biom3d.remote import commands, template
+from biom3d.remote import commands, site, template
 from biom3d.remote.host import Entry
 from biom3d.remote.staging import BATCH_BYTES, plan_mounts, plan_sending
 from tests.remote.server import PASSWORD, names_in, run_client, wait_for
@@ -88,6 +88,15 @@ def test_five_thousand_small_files_arrive_and_a_second_time_nothing_moves(make_h
     folder, _ = stage(host, data, job="second")
     assert len(names_in(on_host(folder) / "data")) == 5000
     assert proxy.up - sent < 5000 * 120  # names and hashes, no contents
+
+
+@pytest.mark.parametrize("stored", [1, site.FEW + 1])
+def test_many_files_of_which_one_is_there_lack_the_others(ssh_host, data, stored):
+    for number in range(600):
+        (data / f"{number}").write_text(f"{number}")
+    entries = ssh_host.identify([("data", data)])
+    ssh_host.stage(ssh_host.root / "jobs" / "job", entries[:stored], print)
+    assert {entry.key for entry in ssh_host.lacking(entries)} == {entry.key for entry in entries[stored:]}
 
 
 def test_a_big_file_arrives(ssh_host, data):
