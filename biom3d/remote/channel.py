@@ -43,6 +43,7 @@ class Pool:
         self._asking = threading.Lock()  # one question at a time, and its answer serves all connections
         self._is_known = False  # whether keys and passwords have been right before
         self._is_closed = False
+        self.when_full: Callable[[], None] = lambda: None  # gives back channels that are kept without a need
 
     def start(self, line: str, lane: int = 0, once: bool = False) -> "Command":
         """Start a command, on connection number `lane` if that one has room.
@@ -67,6 +68,19 @@ class Pool:
             with suppress(LinkLost):
                 return work()
         return work()
+
+    def open_ahead(self, count: int) -> None:
+        """Begin to make the first `count` connections, for commands that are about to come; errors are theirs."""
+
+        def work(slot: _Slot) -> None:
+            with suppress(HostError):
+                link = self._link(slot)
+                if self._is_closed:
+                    link.close()
+
+        for slot in self._slots[:count]:
+            if slot.link is None and not slot.lock.locked():
+                threading.Thread(target=work, args=(slot,), name="open ahead", daemon=True).start()
 
     def close(self) -> None:
         """Close all connections."""
@@ -101,6 +115,7 @@ class Pool:
                     raise lost(link) from error
                 if channel is not None:
                     return link, channel
+            self.when_full()
             time.sleep(FULL_WAIT_S)  # paramiko tells nobody that a channel was closed
 
     def _link(self, slot: "_Slot") -> Link:

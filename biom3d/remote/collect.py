@@ -97,6 +97,7 @@ class Collector:
             return arrived
         progress = Progress("fetching", total, say)
         lanes = Lanes(max(1, min(self._parallel, -(-total // LANE_BYTES))))
+        self._site.pool.open_ahead(lanes.connections)
         for task in tasks:
             if task.found.size >= BIG:
                 remote = Remote(self._site, work, task.found.name, task.found.size)

@@ -4,10 +4,10 @@ The container is called `biom3d-<identity of the job>`, so there is one at most;
 supervises it: container, exit code and log stay when the client goes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from biom3d.remote.ends import End
 from biom3d.remote.engine import MB, Facts
@@ -15,9 +15,6 @@ from biom3d.remote.host import Mount
 from biom3d.remote.job import FOLDER, Resources
 from biom3d.remote.processes import mark
 from biom3d.remote.runtime import Launch, labels
-
-if TYPE_CHECKING:
-    from docker.models.containers import Container
 
 # What the engine keeps of a job's log; the complete one is a file of the job's.
 LOG_LIMIT = {"max-size": "64m", "max-file": "2"}
@@ -112,15 +109,8 @@ def _gpus(devices: Sequence[str]) -> dict[str, Any]:
     return {"device_requests": [DeviceRequest(device_ids=list(devices), capabilities=[["gpu"]])]}
 
 
-def read_end(container: "Container") -> End | None:
-    """Return how the container ended; None while it runs or has not started."""
-    container.reload()
-    return end_of(container)
-
-
-def end_of(container: "Container") -> End | None:
-    """Return the same as `read_end`, as it was when the engine was last asked."""
-    state = container.attrs["State"]
+def end_of(state: Mapping[str, Any]) -> End | None:
+    """Return how a container ended, from what the engine says of its state; None while it runs or has not started."""
     if state["Status"] not in ("exited", "dead"):
         return None
     return End(int(state["ExitCode"]), bool(state.get("OOMKilled")))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from biom3d.errors import Biom3dError, LostConnection
 from biom3d.remote import gpus
-from biom3d.remote.container import GONE, Place, container_name, end_of, plan_container, read_end
+from biom3d.remote.container import GONE, Place, container_name, end_of, plan_container
 from biom3d.remote.ends import GRACE_S, LAST_LINES, REMOVED, End
 from biom3d.remote.engine import Facts, image_id, read_facts, translated
 from biom3d.remote.follow import Follower, shown_line, split_lines
@@ -30,18 +30,20 @@ class Containers:
 
     def __init__(self, host: Host) -> None:
         self._host = host
+        self._lock = threading.Lock()
         self._facts: Facts | None = None
 
     def capacity(self) -> Capacity:
         """Return the cores and the memory of the engine's host."""
-        self._facts = facts = read_facts(self._host.engine(), self._host.name)
+        facts = self._known_facts()
         return Capacity(facts.cores, facts.memory_mb)
 
     def _known_facts(self) -> Facts:
-        """Return what the engine said of its host when it was last asked."""
-        if self._facts is None:
-            self._facts = read_facts(self._host.engine(), self._host.name)
-        return self._facts
+        """Return what the engine says of its host, which is asked once."""
+        with self._lock:
+            if self._facts is None:
+                self._facts = read_facts(self._host.engine(), self._host.name)
+            return self._facts
 
     def find_software(self, image: str) -> Software:
         """Return the image."""
@@ -57,7 +59,7 @@ class Containers:
         container = self._container(job_id)
         if container is None:
             return None
-        end = end_of(container)
+        end = end_of(container.attrs["State"])
         return Found(end is None and container.attrs["State"]["Status"] != "created", end)
 
     def start(self, launch: Launch) -> None:
@@ -78,14 +80,13 @@ class Containers:
         """Remove the job's container."""
         import docker.errors
 
-        container = self._container(job_id)
-        if container is not None:
-            with translated(self._host.name, f"removing {container_name(job_id)}"):
-                try:
-                    container.remove(force=True)
-                except docker.errors.APIError as error:
-                    if error.status_code not in GONE:
-                        raise
+        name = container_name(job_id)
+        with translated(self._host.name, f"removing {name}"):
+            try:
+                self._host.engine().api.remove_container(name, force=True)
+            except docker.errors.APIError as error:
+                if error.status_code not in GONE:
+                    raise
 
     def running(self) -> list[dict[str, str]]:
         """Return the labels of all jobs that run on the host; engine and processes are asked at the same time."""
@@ -93,8 +94,8 @@ class Containers:
         asking = threading.Thread(target=lambda: others.extend(self._marked()), daemon=True)
         asking.start()
         with translated(self._host.name, "listing containers"):
-            containers = self._host.engine().containers.list(filters={"label": LABEL}, ignore_removed=True)
-            known = {container.labels[LABEL]: container.labels for container in containers}
+            containers = self._host.engine().api.containers(filters={"label": LABEL})  # without a look at each
+            known = {container["Labels"][LABEL]: container["Labels"] for container in containers}
         asking.join()
         return [*known.values(), *(other.labels for other in others if other.labels[LABEL] not in known)]
 
@@ -179,11 +180,10 @@ class ContainerSource:
         import docker.errors
 
         try:
-            container = self._container()
-            self._show(show, container, follow=True)
-            end = read_end(container)
+            self._show(show, follow=True)
+            end = end_of(self._host.engine().api.inspect_container(self.name)["State"])
             if end is not None:  # a connection may have broken just before, or the engine turned its log over
-                self._show(show, container, follow=False, tail=LAST_LINES)
+                self._show(show, follow=False, tail=LAST_LINES)
         except docker.errors.APIError as error:
             if error.status_code in GONE:  # somebody has removed it
                 return REMOVED
@@ -192,19 +192,19 @@ class ContainerSource:
             raise LostConnection(f"{self._host.name}: the log of {self.name} broke off")
         return end
 
-    def _show(self, show: Callable[[str], None], container: "Container", **options: Any) -> None:
-        for line in self._read_lines(container, **options):
+    def _show(self, show: Callable[[str], None], **options: Any) -> None:
+        since = {"since": _seconds(self._seen)} if self._seen else {}
+        chunks = self._host.engine().api.logs(self.name, stream=True, timestamps=True, **options, **since)
+        for line in self._new_lines(chunks):
             show(line)
 
     def _container(self) -> "Container":
         return self._host.engine().containers.get(self.name)
 
-    def _read_lines(self, container: "Container", **options: Any) -> Iterator[str]:
-        """Yield lines that were not yet seen, without the time stamp that tells so."""
+    def _new_lines(self, chunks: Iterator[bytes]) -> Iterator[str]:
+        """Yield the lines of a log that were not yet seen, without the time stamp that tells so."""
         last, again = self._seen, self._same
-        since = {"since": _seconds(last)} if last else {}
-        stream = container.logs(stream=True, timestamps=True, **options, **since)
-        for raw in split_lines(stream):
+        for raw in split_lines(chunks):
             stamp, _, text = raw.partition(b" ")
             moment = stamp.decode("ascii", "replace")
             if moment < last:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import docker
 
 URL = "http+docker://ssh"  # the SDK takes sockets of this address for paramiko channels
-IDLE = 4  # connections kept for the next request
+IDLE = 8  # connections kept for the next request, as long as nobody needs their channels
 VERSION = "1.24"  # until the engine says which it speaks
 
 
@@ -117,11 +117,25 @@ def _adapter(pool: Pool, line: str) -> Any:
                     return connection
                 connection.close()
 
+        def drop_idle(self) -> None:
+            """Close the connections that wait for a request: their channels are needed."""
+            places = 0
+            with suppress(queue.Empty):
+                while True:
+                    connection = self.pool.get(block=False)  # type: ignore[union-attr]
+                    places += 1
+                    if connection is not None:
+                        connection.close()
+            with suppress(queue.Full):
+                for _ in range(places):
+                    self.pool.put(None, block=False)  # type: ignore[union-attr]
+
     class Adapter(BaseHTTPAdapter):
         """Gives requests to our connections."""
 
         def __init__(self) -> None:
             self._connections = Connections("localhost", maxsize=IDLE)
+            pool.when_full = self._connections.drop_idle
             super().__init__()
 
         def send(self, request: Any, *args: Any, **options: Any) -> Any:

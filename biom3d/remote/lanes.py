@@ -15,7 +15,7 @@ class Lanes:
 
     def __init__(self, count: int, connections: int | None = None) -> None:
         self.count = count
-        self._connections = connections or count
+        self.connections = connections or count
 
     def each(self, items: Sequence[T], work: Callable[[T, int], None]) -> None:
         """Do `work(item, lane)` for all items, in order, a lane at a time each."""
@@ -39,7 +39,7 @@ class Lanes:
 
         def run(lane: int) -> None:
             try:
-                work(lane % self._connections, is_over)
+                work(lane % self.connections, is_over)
             except BaseException as error:  # passed on below
                 errors.append(error)
                 is_over.set()

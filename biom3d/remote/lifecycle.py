@@ -232,9 +232,12 @@ class Life:
         self._host.write(job.folder / RUN, supervisor_script(job.spec.resources).encode())
         devices = self._wait_for_room()
         try:
-            if self._is_taken():  # another client was faster with the same job
-                return
-            self._runtime.remove(job.id)
+            found = self._runtime.find(job.id)
+            self.heard = time.monotonic()
+            if found is not None:
+                if found.is_running or found.end == END_WELL:  # another client was faster with the same job
+                    return
+                self._runtime.remove(job.id)
             self._runtime.start(Launch(job.spec, job.id, job.software, job.folder, job.entries, mounts, devices))
         finally:
             self._runner.room.settle(job.id)
@@ -352,12 +355,6 @@ class Life:
     def _read_exit(self) -> int | None:
         text = self._host.read(self._job.folder / EXIT)
         return int(text) if text and text.strip().isdigit() else None
-
-    def _is_taken(self) -> bool:
-        """Say whether the job runs, or has ended well and its results wait."""
-        found = self._runtime.find(self._job.id)
-        self.heard = time.monotonic()
-        return found is not None and (found.is_running or found.end == END_WELL)
 
 
 def _signature(path: Path) -> list[int] | None:

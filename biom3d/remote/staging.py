@@ -144,6 +144,7 @@ class Stager:
 
     def _send(self, entries: Sequence[Entry], missing: Sequence[Entry], links: Links, say: Say) -> set[str]:
         lanes, plan = self._plan(missing)
+        self._site.pool.open_ahead(lanes.connections)
         there = sum({entry.key: entry.size for entry in entries}.values()) - plan.size
         say(f"{_count(entries)}, {size_text(there)} already there")
         progress = Progress("sending", plan.size, say)

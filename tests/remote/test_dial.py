@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from biom3d.errors import ContainerError
-from tests.remote.server import run
+from tests.remote.server import run, wait_for
 
 pytestmark = pytest.mark.system
 
@@ -59,6 +59,18 @@ def start(make_host, member, image):
 
 def test_a_container_runs_and_says_its_exit_code(start):
     assert start("exit 3").wait()["StatusCode"] == 3
+
+
+def test_connections_that_wait_for_a_request_are_closed_when_channels_lack(make_host, member):
+    def dialled() -> bool:
+        return not subprocess.run(["pgrep", "-u", member.name, "-f", "dial-stdio"], capture_output=True).returncode
+
+    host = make_host()
+    host.engine().ping()
+    assert dialled()
+    host._pool.when_full()
+    wait_for(lambda: not dialled())
+    assert host.engine().ping()
 
 
 def test_log_lines_come_as_they_are_written(start):

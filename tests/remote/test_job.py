@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -162,23 +163,18 @@ def test_a_device_that_cannot_be_leased_is_told_by_the_exit_code(tmp_path):
     assert not (tmp_path / "work/ran").exists()
 
 
-class Log:
-    """Stands in for a container whose engine stamps lines with whole seconds, as Podman does."""
-
-    def __init__(self, *lines: str) -> None:
-        self.lines = lines
-
-    def logs(self, **_: object):
-        return iter([f"2026-01-01T00:00:0{line}\n".encode() for line in self.lines])
+def log(*lines: str) -> Iterator[bytes]:
+    """What an engine sends that stamps lines with whole seconds, as Podman does."""
+    return iter([f"2026-01-01T00:00:0{line}\n".encode() for line in lines])
 
 
 def test_lines_of_one_second_are_all_shown_and_none_twice_after_a_break():
     source = ContainerSource(None, "name")
-    first = list(source._read_lines(Log("1+01:00 a", "1+01:00 b")))
-    again = list(source._read_lines(Log("1+01:00 a", "1+01:00 b", "1+01:00 c", "2+01:00 d")))
+    first = list(source._new_lines(log("1+01:00 a", "1+01:00 b")))
+    again = list(source._new_lines(log("1+01:00 a", "1+01:00 b", "1+01:00 c", "2+01:00 d")))
     assert (first, again) == (["a", "b"], ["c", "d"])
 
 
 def test_stdout_and_stderr_out_of_order_lose_no_line():
-    lines = list(ContainerSource(None, "name")._read_lines(Log("2Z late", "1Z early", "3Z next")))
+    lines = list(ContainerSource(None, "name")._new_lines(log("2Z late", "1Z early", "3Z next")))
     assert lines == ["late", "early", "next"]

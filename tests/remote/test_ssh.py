@@ -164,6 +164,12 @@ def test_thirty_commands_at_once_share_few_connections(ssh_host):
     assert sum(slot.link is not None for slot in ssh_host._pool._slots) <= 4
 
 
+def test_connections_for_commands_that_are_about_to_come_are_made_ahead(ssh_host):
+    ssh_host.run("true")
+    ssh_host._pool.open_ahead(3)
+    wait_for(lambda: sum(slot.link is not None for slot in ssh_host._pool._slots) == 3)
+
+
 def test_a_server_that_allows_fewer_commands_gets_more_connections(make_host, tmp_path):
     strict = Server(tmp_path / "strict", options="MaxSessions 2")
     try:
