@@ -113,6 +113,12 @@ def show(seconds: dict[str, float]) -> str:
             f"{seconds['peers_at_once']:.2f} / {warm:.2f} = {seconds['peers_at_once'] / warm:.2f}",
         ),
         (
+            f"{AT_ONCE} jobs at once, s / {AT_ONCE} `docker run` at once",
+            "-",
+            f"{seconds['at_once']:.2f} / {seconds['peers_at_once']:.2f} ="
+            f" {seconds['at_once'] / seconds['peers_at_once']:.2f}",
+        ),
+        (
             f"a line of the log, from its writing to the screen, s, the latest of {LOG_LINES}",
             "2",
             f"{seconds['line']:.2f}",
