@@ -86,17 +86,29 @@ def choose_start(case: Case, patch: Sequence[int], foreground: bool, rng: np.ran
     return z, y, x
 
 
+def mirrored(begin: int, end: int, length: int) -> np.ndarray:
+    """Return the places 0..length-1 to read for begin..end: outside an axis it is seen in a mirror at its border.
+
+    Zeros there would be an edge that no microscope makes, of the mean intensity, and networks take it for an object:
+    validated on volumes thinner than the patch, the Dice of nuclei was 0.69 with zeros and 0.86 so
+    (bench/quality/README.md).
+    """
+    place = np.arange(begin, end) % (2 * length)
+    return np.minimum(place, 2 * length - 1 - place)
+
+
 def crop(array: np.ndarray, start: Sequence[int], size: Sequence[int]) -> np.ndarray:
-    """Return the last three axes of `array` from `start`, `size` voxels long; outside the volume is 0."""
+    """Return the last three axes of `array` from `start`, `size` voxels long; outside it is `mirrored`."""
     shape = array.shape[-3:]
-    begin = [max(s, 0) for s in start]
-    end = [min(s + n, full) for s, n, full in zip(start, size, shape, strict=True)]
-    inside: tuple[Any, ...] = (..., *(slice(b, max(b, e)) for b, e in zip(begin, end, strict=True)))
-    if begin == list(start) and all(e - b == n for b, e, n in zip(begin, end, size, strict=True)):
-        return np.asarray(array[inside])
-    out = np.zeros([*array.shape[:-3], *size], array.dtype)
-    place: tuple[Any, ...] = tuple(slice(b - s, max(b, e) - s) for b, e, s in zip(begin, end, start, strict=True))
-    out[(..., *place)] = array[inside]
+    end = [s + n for s, n in zip(start, size, strict=True)]
+    if all(s >= 0 and e <= full for s, e, full in zip(start, end, shape, strict=True)):
+        within: tuple[Any, ...] = (..., *map(slice, start, end))
+        return np.asarray(array[within])
+    places = [mirrored(*limits) for limits in zip(start, end, shape, strict=True)]
+    inside: tuple[Any, ...] = (..., *(slice(place.min(), place.max() + 1) for place in places))
+    out = np.asarray(array[inside])  # a file is read once, as one block
+    for axis, place in zip((-3, -2, -1), places, strict=True):
+        out = out.take(place - place.min(), axis)
     return out
 
 

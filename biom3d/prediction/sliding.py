@@ -1,6 +1,7 @@
 """Sliding-window prediction that streams along z: memory depends on the patch and the slab, not on the volume.
 
-Windows overlap by half and never leave the volume (it is padded only where it is smaller than the patch). Their
+Windows overlap by half and never leave the volume (only where it is smaller than the patch they see its mirror
+image, as in training). Their
 scores are averaged with Gaussian weights (Isensee et al. 2021). The weights are separable and the windows form a
 grid, so their sum is a product of three vectors and needs no volume of its own. A slab is one row of windows along
 z; its planes are finished, resampled back and labelled as soon as no later window reaches them.
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from biom3d.config import Plan, SpacingUm, Triple
 from biom3d.data.normalise import Scaling, choose_scaling
-from biom3d.data.patches import window_starts
+from biom3d.data.patches import mirrored, window_starts
 from biom3d.data.resample import CUBIC, LINEAR, axis_weights, resample_axis, target_shape
 from biom3d.errors import DataError
 from biom3d.events import Reporter
@@ -38,13 +39,17 @@ PlaneReader = Callable[[int, int], np.ndarray]
 
 @dataclass(frozen=True)
 class Axis:
-    """Windows along one axis: the volume lies at `before` in `padded` voxels; a window has `weights` (patch,)."""
+    """Windows along one axis: the volume lies at `before` in `padded` voxels; a window has `weights` (patch,).
+
+    Around the volume is its mirror image where `mirror`, else 0.
+    """
 
     length: int
     before: int
     padded: int
     starts: Sequence[int]
     weights: np.ndarray
+    mirror: bool = False
 
     def weight_sum(self) -> np.ndarray:
         """Return the sum of the windows' weights (padded,) float32."""
@@ -117,7 +122,8 @@ def gaussian_weights(length: int) -> np.ndarray:
 def plan_axis(length: int, patch: int) -> Axis:
     """Return windows that overlap by at least half and never leave `length`, which is padded only to a patch."""
     padded = max(length, patch)
-    return Axis(length, (padded - length) // 2, padded, window_starts(padded, patch), gaussian_weights(patch))
+    starts = window_starts(padded, patch)
+    return Axis(length, (padded - length) // 2, padded, starts, gaussian_weights(patch), mirror=True)
 
 
 class ScaledSource:
@@ -239,16 +245,26 @@ def _fill(slab: Tensor | None, read: PlaneReader, wanted: range, axes: Sequence[
 
 def _padded_block(read: PlaneReader, z0: int, z1: int, axes: Sequence[Axis]) -> Tensor:
     """Return planes z0..z1 of the padded grid as a tensor (c, z, y, x)."""
-    depth = axes[0].length
-    z0, z1 = z0 - axes[0].before, z1 - axes[0].before  # now on the grid of the volume, maybe outside
-    begin, end = (min(max(z, 0), depth) for z in (z0, z1))
+    block = _planes(read, z0 - axes[0].before, z1 - axes[0].before, axes[0])
+    for axis, number in zip(axes[1:], (2, 3), strict=True):
+        around = [(0, 0)] * 4
+        around[number] = (axis.before, axis.padded - axis.length - axis.before)
+        if any(around[number]):
+            block = np.pad(block, around, "symmetric" if axis.mirror else "constant")
+    return torch.from_numpy(np.ascontiguousarray(block))
+
+
+def _planes(read: PlaneReader, z0: int, z1: int, axis: Axis) -> np.ndarray:
+    """Return planes z0..z1 of the volume (c, z, y, x), of which some may lie outside."""
+    if axis.mirror:
+        wanted = mirrored(z0, z1, axis.length)
+        first, last = int(wanted.min()), int(wanted.max())
+        return read(first, last + 1)[:, wanted - first]
+    begin, end = (min(max(z, 0), axis.length) for z in (z0, z1))
     block = read(begin, end) if begin < end else read(0, 1)[:, :0]
     above = min(max(-z0, 0), z1 - z0)
-    zeros = [(above, z1 - z0 - above - block.shape[1])]
-    zeros += [(axis.before, axis.padded - axis.length - axis.before) for axis in axes[1:]]
-    if any(map(any, zeros)):
-        block = np.pad(block, [(0, 0), *zeros])
-    return torch.from_numpy(np.ascontiguousarray(block))
+    below = z1 - z0 - above - block.shape[1]
+    return np.pad(block, [(0, 0), (above, below), (0, 0), (0, 0)]) if above or below else block
 
 
 def _kernel(axes: Sequence[Axis]) -> Tensor:

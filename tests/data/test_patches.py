@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from biom3d.data.patches import Case, choose_start, crop, sample_batch, sample_foreground, window_starts
+from biom3d.data.patches import Case, choose_start, crop, mirrored, sample_batch, sample_foreground, window_starts
 
 
 def case(shape=(20, 24, 28), seed=0):
@@ -28,10 +28,10 @@ def test_neighbouring_windows_overlap_by_half(length):
 
 @settings(deadline=None)
 @given(st.integers(0, 1000), st.booleans())
-def test_patches_of_a_large_volume_hold_real_voxels_only(seed, foreground):
+def test_patches_of_a_large_volume_stay_inside_it(seed, foreground):
     volume = case()
     start = choose_start(volume, (8, 8, 8), foreground, np.random.default_rng(seed))
-    assert crop(volume.image, start, (8, 8, 8)).min() >= 1
+    assert all(0 <= s <= n - 8 for s, n in zip(start, volume.mask.shape, strict=True))
 
 
 @settings(deadline=None)
@@ -42,18 +42,26 @@ def test_a_foreground_patch_holds_an_object(seed):
     assert crop(volume.mask, start, (8, 8, 8)).any()
 
 
-def test_a_small_volume_lies_in_the_middle_of_its_patch():
+def test_a_small_volume_lies_in_the_middle_of_its_patch_between_its_mirror_images():
     volume = case((4, 24, 28))
     start = choose_start(volume, (8, 8, 8), False, np.random.default_rng(0))
     patch = crop(volume.image, start, (8, 8, 8))[0]
-    assert patch[2:6].all()
-    assert not patch[:2].any()
-    assert not patch[6:].any()
+    whole = crop(volume.image, (0, *start[1:]), (4, 8, 8))[0]
+    assert np.array_equal(patch, whole[[1, 0, 0, 1, 2, 3, 3, 2]])
 
 
-def test_a_crop_outside_the_volume_is_zero():
-    assert not crop(np.ones((4, 4, 4)), (10, 10, 10), (2, 2, 2)).any()
-    assert not crop(np.ones((4, 4, 4)), (-5, 0, 0), (2, 2, 2)).any()
+@given(st.integers(-40, 40), st.integers(1, 40), st.integers(1, 12))
+def test_what_lies_outside_an_axis_is_what_numpy_calls_symmetric(begin, size, length):
+    padded = np.pad(np.arange(length), (40, 80), "symmetric")
+    assert np.array_equal(mirrored(begin, begin + size, length), padded[40 + begin :][:size])
+
+
+@given(st.tuples(*[st.integers(-9, 9)] * 3), st.tuples(*[st.integers(1, 9)] * 3))
+def test_a_crop_may_leave_the_volume_on_any_side(start, size):
+    array = np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
+    padded = np.pad(array, [(0, 0), *[(9, 18)] * 3], "symmetric")
+    place = tuple(slice(9 + s, 9 + s + n) for s, n in zip(start, size, strict=True))
+    assert np.array_equal(crop(array, start, size), padded[:, *place])
 
 
 def test_a_batch_is_the_same_for_the_same_numbers():

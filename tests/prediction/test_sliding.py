@@ -56,6 +56,22 @@ def test_every_voxel_gets_the_answer_of_the_network(shape, mirror):
     assert np.array_equal(predict(array, predictor([Threshold()], mirror=mirror)) > 0, expected)
 
 
+class Recorder(Threshold):
+    def forward(self, x):
+        self.seen = x.clone()
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 16), (8, 5, 16), (2, 3, 7)])
+def test_around_a_volume_smaller_than_the_patch_the_network_sees_its_mirror_image(shape):
+    array = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
+    network = Recorder()
+    predict(array, predictor([network], shape=shape))
+    around = [((p - n) // 2, p - n - (p - n) // 2) for n, p in zip(shape, (8, 16, 16), strict=True)]
+    expected = np.pad((array[0] - array.mean()) / array.std(), around, "symmetric")
+    assert np.allclose(network.seen[0, 0], expected, atol=1e-5)
+
+
 def test_an_ensemble_is_the_mean_of_its_networks():
     array = np.random.default_rng(0).normal(size=(1, 12, 20, 20)).astype(np.float32)
     alone = predict(array, predictor([Threshold()]))
