@@ -180,9 +180,13 @@ def versions(job: Job) -> dict[str, str]:
 
 
 def commit() -> str:
-    """Return the commit of this repository, `-dirty` where files differ from it."""
-    git = ["git", "-C", str(HERE), "describe", "--always", "--dirty"]
-    return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+    """Return the commit of this repository, `-dirty` where the code that runs differs from it."""
+    code = ["biom3d", *(str(path.relative_to(ROOT)) for path in HERE.glob("*.py"))]  # not tables and results
+    found, changed = (
+        subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False).stdout.strip()
+        for words in (["describe", "--always"], ["status", "--porcelain", "--", *code])
+    )
+    return f"{found or 'unknown'}{'-dirty' if changed else ''}"
 
 
 def rounded(value: Any) -> Any:
