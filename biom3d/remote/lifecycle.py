@@ -230,7 +230,7 @@ class Life:
             raise
         self._host.write(job.folder / STEPS, steps_script(job.spec.commands).encode())
         self._host.write(job.folder / RUN, supervisor_script(job.spec.resources).encode())
-        devices = self._wait_for_room()
+        launch = self._wait_for_room(Launch(job.spec, job.id, job.software, job.folder, job.entries, mounts, ()))
         try:
             found = self._runtime.find(job.id)
             self.heard = time.monotonic()
@@ -238,22 +238,23 @@ class Life:
                 if found.is_running or found.end == END_WELL:  # another client was faster with the same job
                     return
                 self._runtime.remove(job.id)
-            self._runtime.start(Launch(job.spec, job.id, job.software, job.folder, job.entries, mounts, devices))
+            self._runtime.start(launch)
         finally:
             self._runner.room.settle(job.id)
-        used = f" on GPU {', '.join(devices)}" if devices else ""
+        used = f" on GPU {', '.join(launch.devices)}" if launch.devices else ""
         self._say(f"started in {job.software.text}{used}")
 
-    def _wait_for_room(self) -> tuple[str, ...]:
-        """Wait until cores, memory and GPUs are free for the job, and have them promised; return the GPUs to use."""
+    def _wait_for_room(self, launch: Launch) -> Launch:
+        """Wait until cores, memory and GPUs are free for the job, and have them promised; return it with its GPUs."""
         told, room, is_fresh = "", self._runner.room, False
         with room.door:
             while not self._stop.is_set():
                 others = room.others(is_fresh)
                 devices, lack = self._look_for_room(others)
                 if not lack:
-                    room.promise(labels(self._job.spec, self._job.id, devices))
-                    return devices
+                    launch = replace(launch, devices=devices)
+                    room.promise(labels(launch))
+                    return launch
                 if is_fresh:
                     who = ", ".join(other.get(f"{LABEL}.name", "?") for other in others) or "somebody else"
                     if lack != told:
