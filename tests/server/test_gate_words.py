@@ -101,7 +101,8 @@ def test_a_name_that_is_let_through_leads_below_its_folder(gate, name):
         gate.check_name(name, folder)
     except gate.refused:
         return
-    assert os.path.realpath(f"{folder}/{name}").startswith(f"{folder}/")
+    # The name "." is the folder itself, which is no way out.
+    assert f"{os.path.realpath(f'{folder}/{name}')}/".startswith(f"{folder}/")
 
 
 @given(st.sampled_from(["free_bytes", "begin_pieces", "find_free", "list_tools", "receive_files"]), st.data())
