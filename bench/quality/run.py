@@ -31,7 +31,7 @@ PACKAGES = {
     "monai": ("torch==2.13.0", "monai==1.6.1", "tifffile"),
     "nnunet": ("torch==2.13.0", "nnunetv2==2.8.1"),
 }
-DEFAULT_METHODS = ("threshold", "ours", "biom3d", "monai_dynunet", "monai_basicunet")
+DEFAULT_METHODS = ("threshold", "ours", "biom3d", "monai_dynunet")
 
 
 def build_parser() -> argparse.ArgumentParser:
