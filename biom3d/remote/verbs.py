@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
 
 from biom3d.errors import ConfigError, HostError, LostConnection
 from biom3d.remote import claims, gpus, questions
@@ -17,22 +16,6 @@ from biom3d.remote.site import shown, store_name, zero_ended
 
 FOLLOW_TRIES = 20  # each with the patience of the connection itself, two minutes
 LEAST_DAYS = 1.0  # a job that waits for a GPU has a folder and no container yet
-
-
-class Supervisor(Protocol):
-    """What cleaning asks of a `runtime.Runtime`."""
-
-    def running(self) -> list[dict[str, str]]:
-        """Return the labels of all jobs that run on the host."""
-        ...
-
-    def list_jobs(self) -> list[Seen]:
-        """Return the jobs that run there or have ended there."""
-        ...
-
-    def remove(self, job_id: str) -> None:
-        """Remove what is left of a job that has ended, except its folder."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -185,7 +168,7 @@ def _gpu_kinds(host: Host) -> dict[str, str]:
     return {row[0]: f"{row[1]}, {row[2]} MB" for row in rows if len(row) >= 3}
 
 
-def plan_cleaning(host: Host, days: float, runtime: Supervisor | None = None) -> Cleaning:
+def plan_cleaning(host: Host, days: float, runtime: Runtime | None = None) -> Cleaning:
     """Return what nobody has touched for so many days: folders of jobs that neither run nor wait, files no job links.
 
     A job that ended longer ago than that waits for no client any more.
@@ -205,7 +188,7 @@ def plan_cleaning(host: Host, days: float, runtime: Supervisor | None = None) ->
     return Cleaning(folders, ours, ended, days)
 
 
-def _in_use(runtime: Supervisor, days: float) -> set[str]:
+def _in_use(runtime: Runtime, days: float) -> set[str]:
     """Return the jobs that run, by whatever means, and those whose results may still be fetched."""
     waiting = {job.id for job in runtime.list_jobs() if not _ended_before(job, days)}
     return waiting | {labels[LABEL] for labels in runtime.running()}
@@ -243,7 +226,7 @@ def _read_folders(host: Host) -> list[JobFolder]:
     return [JobFolder(row[2], float(row[0]), int(row[1])) for row in rows if len(row) == 3]
 
 
-def clean(host: Host, plan: Cleaning, runtime: Supervisor | None = None) -> None:
+def clean(host: Host, plan: Cleaning, runtime: Runtime | None = None) -> None:
     """Remove what was planned, except what a job has taken up since."""
     runtime = runtime or Containers(host)
     in_use = _in_use(runtime, plan.days)

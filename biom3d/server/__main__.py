@@ -160,8 +160,8 @@ def _clean(args: argparse.Namespace, report: "Reporter") -> None:
     home, now = people.account_home(), time.time()
     workdir = find_workdir(args.workdir and args.workdir.expanduser().absolute(), home)
     settings = read_settings(home)
-    host, supervisor = cleaning.open_here(workdir, str(settings.get("engine_socket") or ""))
-    unused = cleaning.find_unused(host, supervisor, args.older_than, now)
+    host, runtime = cleaning.open_here(workdir, str(settings.get("engine_socket") or ""))
+    unused = cleaning.find_unused(host, runtime, args.older_than, now)
     logs = args.log or [log for log in (find_log(home),) if log.is_file()]
     whose = cleaning.read_people(note for log in logs for note in read_notes(log))
     print_table(("WHAT", "NAME", "PERSON", "UNUSED", "SIZE"), cleaning.table(unused, whose))
@@ -170,7 +170,7 @@ def _clean(args: argparse.Namespace, report: "Reporter") -> None:
     if args.dry_run or not args.yes:
         report.info("nothing was removed; --yes removes it")
         return
-    for name in cleaning.remove_unused(host, supervisor, unused, now):
+    for name in cleaning.remove_unused(host, runtime, unused, now):
         report.warn(f"data set '{name}' stays: a job has taken it up meanwhile")
     report.info("removed")
 

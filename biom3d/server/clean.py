@@ -18,8 +18,9 @@ from biom3d.remote.host import Host
 from biom3d.remote.job import EXIT, WORK
 from biom3d.remote.local import LocalHost
 from biom3d.remote.progress import size_text
+from biom3d.remote.runtime import Runtime
 from biom3d.remote.site import zero_ended
-from biom3d.remote.verbs import Cleaning, JobFolder, Supervisor, clean, plan_cleaning
+from biom3d.remote.verbs import Cleaning, JobFolder, clean, plan_cleaning
 from biom3d.server.gate import disk_usage
 
 ROOT = ".biom3d"  # below the working folder
@@ -55,7 +56,7 @@ class Unused:
         return self.jobs.size + sum(one.size for one in self.datasets)
 
 
-def open_here(workdir: Path, engine_socket: str) -> tuple[Host, Supervisor]:
+def open_here(workdir: Path, engine_socket: str) -> tuple[Host, Runtime]:
     """Return this machine as a host of the working folder, and what knows its jobs: the engine if there is one."""
     from biom3d.remote.containers import Containers
     from biom3d.remote.venv import Venv
@@ -70,15 +71,15 @@ def _path(socket: str) -> str:
     return socket.removeprefix("unix://")
 
 
-def find_unused(host: Host, supervisor: Supervisor, days: float, now: float) -> Unused:
+def find_unused(host: Host, runtime: Runtime, days: float, now: float) -> Unused:
     """Return what nobody has used for so many days (`now` in seconds since 1970).
 
     Raises:
         ConfigError: less than a day is asked for.
         ContainerError: the engine cannot say which jobs run; then nothing is known to be unused.
     """
-    found = plan_cleaning(host, days, supervisor)
-    well = {job.id for job in supervisor.list_jobs() if job.state == "exit 0"}
+    found = plan_cleaning(host, days, runtime)
+    well = {job.id for job in runtime.list_jobs() if job.state == "exit 0"}
     results = tuple(folder for folder in found.folders if folder.id in well or _holds_results(host, folder.id))
     held = {folder.id for folder in results}
     jobs = replace(
@@ -87,14 +88,15 @@ def find_unused(host: Host, supervisor: Supervisor, days: float, now: float) -> 
         ended=tuple(job for job in found.ended if job not in held),
     )
     folder = Path(host.root).parent / DATASETS
-    places = sorted(place for place in _folders(folder) if measure(place, now).age_s >= days * DAY_S)
+    found_there = [measure(place, now) for place in sorted(_folders(folder))]
+    old = [one for one in found_there if one.age_s >= days * DAY_S]
     kept = used_datasets(host, {job.id for job in jobs.folders})
-    ours = [place for place in places if (place / CONTENT).is_file()]
+    ours = {one.name for one in old if (folder / one.name / CONTENT).is_file()}
     return Unused(
         jobs,
-        tuple(measure(place, now) for place in ours if place.name not in kept),
+        tuple(one for one in old if one.name in ours - kept),
         results,
-        tuple(place.name for place in places if place not in ours),
+        tuple(one.name for one in old if one.name not in ours),
     )
 
 
@@ -137,9 +139,9 @@ def _names(folder: Path) -> list[str]:
         return []
 
 
-def remove_unused(host: Host, supervisor: Supervisor, unused: Unused, now: float) -> tuple[str, ...]:
+def remove_unused(host: Host, runtime: Runtime, unused: Unused, now: float) -> tuple[str, ...]:
     """Remove it, except what a job has taken up since; return the data sets that so stay."""
-    clean(host, unused.jobs, supervisor)
+    clean(host, unused.jobs, runtime)
     return tuple(one.name for one in unused.datasets if not _remove_dataset(host, one.name, unused.jobs.days, now))
 
 
