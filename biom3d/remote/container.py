@@ -14,7 +14,7 @@ from biom3d.remote.engine import MB, Facts
 from biom3d.remote.host import Mount
 from biom3d.remote.job import FOLDER, Resources
 from biom3d.remote.processes import mark
-from biom3d.remote.runtime import Launch, labels
+from biom3d.remote.runtime import Launch
 
 # What the engine keeps of a job's log; the complete one is a file of the job's.
 LOG_LIMIT = {"max-size": "64m", "max-file": "2"}
@@ -33,13 +33,13 @@ def plan_container(launch: Launch, place: "Place") -> dict[str, Any]:
     """
     leases = [Mount(place.leases, PurePosixPath("/leases"))] if launch.devices else []
     own = Mount(launch.folder, PurePosixPath(FOLDER), read_only=False)
-    words, resources = labels(launch), launch.spec.resources
+    resources = launch.spec.resources
     return {
         "image": launch.software.id,
         "name": container_name(launch.id),
         # In the list of the host's processes the labels are seen by those who may not ask the engine.
-        "entrypoint": ["bash", f"{FOLDER}/run.sh", mark(words)],
-        "labels": words,
+        "entrypoint": ["bash", f"{FOLDER}/run.sh", mark(launch.labels)],
+        "labels": launch.labels,
         "mounts": [_bind(mount) for mount in (own, *launch.mounts, *leases)],
         "working_dir": FOLDER,
         "environment": {"BIOM3D_CONTAINER": "1", "BIOM3D_LEASES": " ".join(launch.devices)},

@@ -36,7 +36,7 @@ from biom3d.remote.job import (
     supervisor_script,
 )
 from biom3d.remote.room import Room, lacking
-from biom3d.remote.runtime import Capacity, Launch, Runtime, Software, labels
+from biom3d.remote.runtime import Capacity, Launch, Runtime, Software
 
 STARTS = 3  # a job killed from outside (a restarted engine) is started again, this often in all
 GIVE_UP_S = 900.0  # an engine or a line that is away for longer is somebody's to repair
@@ -253,7 +253,7 @@ class Life:
                 devices, lack = self._look_for_room(others)
                 if not lack:
                     launch = replace(launch, devices=devices)
-                    room.promise(labels(launch))
+                    room.promise(launch.labels)
                     return launch
                 if is_fresh:
                     who = ", ".join(other.get(f"{LABEL}.name", "?") for other in others) or "somebody else"

@@ -7,6 +7,7 @@ engine does it, and `venv.Venv`, where a small detached runner does, in a Python
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Protocol
 
@@ -56,6 +57,19 @@ class Launch:
     entries: tuple[Entry, ...]
     mounts: tuple[Mount, ...]
     devices: tuple[str, ...]
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """What other clients, people and the gate's log read of the job: what it is, works on and takes."""
+        return {
+            LABEL: self.id,
+            f"{LABEL}.name": self.spec.name,
+            f"{LABEL}.threads": str(self.spec.resources.threads),
+            f"{LABEL}.mem_mb": str(self.spec.resources.mem_mb),
+            f"{LABEL}.gpus": " ".join(self.devices),
+            f"{LABEL}.data": content_hash(self.entries),
+            f"{LABEL}.software": self.software.id,
+        }
 
 
 @dataclass(frozen=True)
@@ -121,20 +135,6 @@ class Runtime(Protocol):
     def list_jobs(self) -> list[Seen]:
         """Return the jobs that run there or have ended there, also other accounts'."""
         ...
-
-
-def labels(launch: Launch) -> dict[str, str]:
-    """Return what other clients, people and the gate's log read of a job: what it is, works on and takes."""
-    spec = launch.spec
-    return {
-        LABEL: launch.id,
-        f"{LABEL}.name": spec.name,
-        f"{LABEL}.threads": str(spec.resources.threads),
-        f"{LABEL}.mem_mb": str(spec.resources.mem_mb),
-        f"{LABEL}.gpus": " ".join(launch.devices),
-        f"{LABEL}.data": content_hash(launch.entries),
-        f"{LABEL}.software": launch.software.id,
-    }
 
 
 def seen(words: Mapping[str, str], state: str, since: str, owner: str, uid: str, kind: str) -> Seen:

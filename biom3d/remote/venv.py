@@ -17,7 +17,7 @@ from biom3d.remote.follow import Follower, shown_line
 from biom3d.remote.host import Entry, Finished, Host, Mount, Say
 from biom3d.remote.job import FOLDER, WORK
 from biom3d.remote.processes import find_marked, mark
-from biom3d.remote.runtime import VENV, Capacity, Found, Launch, Seen, Software, labels, seen, seen_running, utc
+from biom3d.remote.runtime import VENV, Capacity, Found, Launch, Seen, Software, seen, seen_running, utc
 from biom3d.remote.site import shown
 
 OURS = "biom3d-workflow"  # the distribution, and the first word of our images' names
@@ -106,7 +106,7 @@ class Venv:
         links = plan_links(launch.entries, launch.mounts)
         if links:
             self._ask(venv_lines.link_inputs(launch.folder / WORK), _pack(links))
-        words = mark(labels(launch))
+        words = mark(launch.labels)
         variables = [
             ("CUDA_VISIBLE_DEVICES", ",".join(launch.devices)),
             ("BIOM3D_LEASES", " ".join(launch.devices)),
