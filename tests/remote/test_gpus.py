@@ -133,15 +133,21 @@ def test_more_devices_than_there_are_is_an_error(bench):
         bench.run("touch out", resources=Resources(gpus=3))
 
 
-def test_jobs_never_share_a_device(bench):
-    shell = "date +%s.%N > {0}; sleep 0.5; date +%s.%N >> {0}; echo $BIOM3D_LEASES >> {0}"
+def start_each(bench: Bench, names: str, shell: str) -> list[threading.Thread]:
+    """Start a job on one GPU for each name, which is its output and stands for {0}."""
     threads = []
-    for name in "abcd":
+    for name in names:
         spec = replace(bench.spec(shell.format(name), name), resources=Resources(gpus=1, threads=0))
         arguments = (spec, bench.folder, bench.lines.append, bench.stop)
         threads.append(threading.Thread(target=bench.runner.run, args=arguments))
         threads[-1].start()
-    for thread in threads:
+    return threads
+
+
+def test_jobs_never_share_a_device(bench):
+    for thread in start_each(
+        bench, "abcd", "date +%s.%N > {0}; sleep 0.5; date +%s.%N >> {0}; echo $BIOM3D_LEASES >> {0}"
+    ):
         thread.join(90)
     uses = sorted((device, float(begin), float(end)) for begin, end, device in (bench.text(n).split() for n in "abcd"))
     for (device, _, end), (next_device, begin, _) in pairwise(uses):
@@ -149,13 +155,7 @@ def test_jobs_never_share_a_device(bench):
 
 
 def test_jobs_at_the_same_time_use_all_devices(bench):
-    shell = "echo $BIOM3D_LEASES > {0}; while [ ! -e go ]; do sleep 0.1; done"
-    threads = []
-    for name in "ab":
-        spec = replace(bench.spec(shell.format(name), name), resources=Resources(gpus=1, threads=0))
-        arguments = (spec, bench.folder, bench.lines.append, bench.stop)
-        threads.append(threading.Thread(target=bench.runner.run, args=arguments))
-        threads[-1].start()
+    threads = start_each(bench, "ab", "echo $BIOM3D_LEASES > {0}; while [ ! -e go ]; do sleep 0.1; done")
     jobs = Path(bench.host.root) / "jobs"
     wait_until(lambda: len([path for path in jobs.glob("*/work/[ab]") if path.read_text()]) == 2, "two jobs that run")
     for job in jobs.iterdir():

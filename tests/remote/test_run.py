@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +14,7 @@ import pytest
 from biom3d import synth
 from tests.remote.conftest import Client
 from tests.remote.server import Server
-from tests.server.gated import Door
+from tests.server.gated import Door, opened
 from tests.server.test_image import Box, box, image
 from tests.workflow.conftest import ROOT, run_snakemake, write_request
 from tests.workflow.test_docker import OPTIONS, results
@@ -66,15 +65,11 @@ def without_containers(client: Client) -> list[str]:
 @pytest.fixture
 def door(server, account, with_engine, cpu_image):
     """A bare host whose key opens the gate only, which allows containers of our image."""
-    folder = Path(tempfile.mkdtemp(prefix="b3d-gate-", dir="/tmp"))
-    folder.chmod(0o755)
-    door = Door(server, account, folder / "etc")
-    shutil.rmtree(door.root)
-    door.configure(images=[cpu_image])
-    yield door
-    assert [note["why"] for note in door.notes() if note["verdict"] != "ok"] == []
-    door.remove()
-    shutil.rmtree(folder)
+    with opened(server, account) as door:
+        shutil.rmtree(door.root)
+        door.configure(images=[cpu_image])
+        yield door
+        assert [note["why"] for note in door.notes() if note["verdict"] != "ok"] == []
 
 
 def through_the_gate(client: Client, door: Door) -> list[str]:

@@ -8,10 +8,17 @@ import pwd
 import shutil
 import subprocess
 import sys
+import tempfile
+import threading
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from biom3d.errors import JobError
+from biom3d.remote.job import JobSpec
+from biom3d.remote.lifecycle import Runner
 from biom3d.remote.table import TEMPLATES
 from biom3d.remote.template import Template
 from biom3d.server.gatefile import render_gate
@@ -45,6 +52,36 @@ def unchecked(template: Template, *arguments: object) -> str:
     """Return the line of somebody who wrote a client of their own."""
     quoted = ("'" + str(word).replace("'", "'\"'\"'") + "'" for word in (template.script, template.name, *arguments))
     return f"sh -c {' '.join(quoted)}"
+
+
+@contextmanager
+def opened(server: Server, account: Account, name: str = "anna") -> "Iterator[Door]":
+    """A person's door, while the block lasts."""
+    # Below a folder that the account can enter: its key's forced command runs as the account.
+    folder = Path(tempfile.mkdtemp(prefix="b3d-gate-", dir="/tmp"))
+    folder.chmod(0o755)
+    door = Door(server, account, folder / "etc", name)
+    yield door
+    door.remove()
+    shutil.rmtree(folder)
+
+
+@contextmanager
+def under_way(runner: Runner, spec: JobSpec, folder: Path) -> Iterator[None]:
+    """A job runs while the block lasts, and is stopped at its end."""
+    stop = threading.Event()
+
+    def run() -> None:
+        with suppress(JobError):  # so it ends when it is stopped
+            runner.run(spec, folder, print, stop)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 @dataclass

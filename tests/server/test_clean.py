@@ -5,14 +5,11 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from biom3d.errors import JobError
 from biom3d.remote.data import send_dataset
 from biom3d.remote.job import Command, JobSpec
 from biom3d.remote.lifecycle import Runner
@@ -22,6 +19,7 @@ from biom3d.remote.venv import Venv
 from biom3d.server.__main__ import main
 from biom3d.server.clean import find_unused, measure, open_here, read_people, remove_unused
 from tests.remote.server import names_in, wait_for
+from tests.server.gated import under_way
 
 pytestmark = pytest.mark.system
 OLD, GOOD, YOUNG = "a" * 24, "b" * 24, "c" * 24
@@ -137,25 +135,15 @@ def test_a_job_that_runs_keeps_its_folder(lab, tmp_path):
     """A real job, without a container, whose folder looks a hundred days old."""
     host, venv = LocalHost(Path(lab.root)), Venv(LocalHost(Path(lab.root)), sys.prefix)
     spec = JobSpec("long", (Command("rule", "touch began; sleep 600", makes=("out",)),), "any", (), ("out",))
-    stop = threading.Event()
-    runner = Runner(host, tmp_path / ".ended", runtime=venv)
-
-    def run() -> None:
-        with suppress(JobError):  # it is stopped at the end
-            runner.run(spec, tmp_path, print, stop)
-
-    thread = threading.Thread(target=run)
-    thread.start()
     jobs = Path(lab.root / "jobs")
-    wait_for(lambda: [*jobs.glob("*/work/began")], "the job")
-    (job,) = jobs.iterdir()
-    for path in (*job.iterdir(), job):
-        os.utime(path, (0, 0), follow_symlinks=False)
-    unused = find_unused(host, venv, 90, time.time())
-    remove_unused(host, venv, unused, time.time())
-    assert (job / "work/began").exists()
-    stop.set()
-    thread.join()
+    with under_way(Runner(host, tmp_path / ".ended", runtime=venv), spec, tmp_path):
+        wait_for(lambda: [*jobs.glob("*/work/began")], "the job")
+        (job,) = jobs.iterdir()
+        for path in (*job.iterdir(), job):
+            os.utime(path, (0, 0), follow_symlinks=False)
+        unused = find_unused(host, venv, 90, time.time())
+        remove_unused(host, venv, unused, time.time())
+        assert (job / "work/began").exists()
 
 
 def test_a_job_in_a_container_that_runs_keeps_its_folder(lab, docker_client, base_image):

@@ -3,9 +3,7 @@
 import gzip
 import json
 import os
-import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,7 @@ import pytest
 from biom3d.remote import tarstream
 from tests.remote.conftest import account, server
 from tests.remote.server import Server, free_port, names_in, run
-from tests.server.gated import BY_NAME, Door, unchecked, was_refused
+from tests.server.gated import BY_NAME, Door, opened, unchecked, was_refused
 
 __all__ = ["account", "server"]
 pytestmark = pytest.mark.system
@@ -23,13 +21,8 @@ KEY = "ab" * 32
 
 @pytest.fixture
 def door(server, account):
-    # Below a folder that the account can enter: its key's forced command runs as the account.
-    folder = Path(tempfile.mkdtemp(prefix="b3d-gate-", dir="/tmp"))
-    folder.chmod(0o755)
-    door = Door(server, account, folder / "etc")
-    yield door
-    door.remove()
-    shutil.rmtree(folder)
+    with opened(server, account) as door:
+        yield door
 
 
 def test_our_own_commands_run(door):
@@ -282,15 +275,11 @@ def test_everything_is_noted_in_one_line_each(door):
 
 def test_the_key_is_noted_where_sshd_tells_it(account, tmp_path):
     telling = Server(tmp_path / "sshd", options="ExposeAuthInfo yes")
-    folder = Path(tempfile.mkdtemp(prefix="b3d-gate-", dir="/tmp"))
-    folder.chmod(0o755)
-    door = Door(telling, account, folder / "etc")
-    door.run("free_bytes", door.root)
-    shown = run("ssh-keygen", "-lf", f"{door.key}.pub").split()[1]
-    assert [note["key"] for note in door.notes()] == [shown]
-    door.remove()
+    with opened(telling, account) as door:
+        door.run("free_bytes", door.root)
+        shown = run("ssh-keygen", "-lf", f"{door.key}.pub").split()[1]
+        assert [note["key"] for note in door.notes()] == [shown]
     telling.stop()
-    shutil.rmtree(folder)
 
 
 def test_without_a_log_nothing_runs(door):

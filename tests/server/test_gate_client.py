@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import tempfile
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -29,7 +28,7 @@ from biom3d.remote.venv import Venv
 from biom3d.server.report import report_month
 from tests.remote.conftest import Client, account, server
 from tests.remote.server import names_in, wait_for
-from tests.server.gated import SOCKET, Door
+from tests.server.gated import SOCKET, Door, opened, under_way
 
 __all__ = ["account", "server"]
 pytestmark = pytest.mark.system
@@ -37,15 +36,11 @@ pytestmark = pytest.mark.system
 
 @pytest.fixture
 def door(server, account, base_image):
-    folder = Path(tempfile.mkdtemp(prefix="b3d-gate-", dir="/tmp"))
-    folder.chmod(0o755)
-    door = Door(server, account, folder / "etc")
-    shutil.rmtree(door.root)
-    door.join_engine()
-    door.configure(images=[base_image])
-    yield door
-    door.remove()
-    shutil.rmtree(folder)
+    with opened(server, account) as door:
+        shutil.rmtree(door.root)
+        door.join_engine()
+        door.configure(images=[base_image])
+        yield door
 
 
 @pytest.fixture
@@ -184,23 +179,13 @@ def test_the_bill_of_a_job_in_an_environment_is_the_same(door, host, environment
 
 
 def test_a_job_in_an_environment_that_runs_is_open_and_not_billed(door, host, environment, tmp_path):
-    stop = threading.Event()
     spec = JobSpec("gated", (Command("rule", "sleep 600", makes=("out",)),), "any", (), ("out",))
-    runner = Runner(host, tmp_path / ".ended", runtime=environment)
-
-    def run() -> None:
-        with suppress(JobError):  # it is stopped at the end
-            runner.run(spec, tmp_path, print, stop)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    wait_for(lambda: [*(door.root / "jobs").glob("*/pid")], "the job")
-    (job,) = names_in(door.root / "jobs")
-    environment.remove(job)
-    assert [usage.open for usage in report_month([door.log], door.notes()[0]["t"][:7])] == [1]
-    assert "job" not in [note["what"] for note in door.notes()]
-    stop.set()
-    thread.join()
+    with under_way(Runner(host, tmp_path / ".ended", runtime=environment), spec, tmp_path):
+        wait_for(lambda: [*(door.root / "jobs").glob("*/pid")], "the job")
+        (job,) = names_in(door.root / "jobs")
+        environment.remove(job)
+        assert [usage.open for usage in report_month([door.log], door.notes()[0]["t"][:7])] == [1]
+        assert "job" not in [note["what"] for note in door.notes()]
 
 
 def test_a_job_in_an_environment_is_held_to_the_working_folder_by_the_kernel(door, host, environment, tmp_path):

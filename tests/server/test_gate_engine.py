@@ -4,15 +4,13 @@ import copy
 import json
 import shutil
 import subprocess
-import tempfile
-from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
 from tests.remote.conftest import account, server
 from tests.remote.server import wait_for
-from tests.server.gated import BY_NAME, SOCKET, Door, load_gate, request, unchecked
+from tests.server.gated import BY_NAME, SOCKET, Door, load_gate, opened, request, unchecked
 
 __all__ = ["account", "server"]
 pytestmark = pytest.mark.system
@@ -21,21 +19,18 @@ JOB, OTHER = "a1" * 12, "b2" * 12
 
 @pytest.fixture
 def door(server, account, docker_client, base_image):
-    folder = Path(tempfile.mkdtemp(prefix="b3d-gate-", dir="/tmp"))
-    folder.chmod(0o755)
-    door = Door(server, account, folder / "etc")
-    door.join_engine()
-    door.configure(images=[base_image], read_only=[str(folder / "shared")])
-    (folder / "shared").mkdir()
-    (door.root / "jobs" / JOB).mkdir()
-    (door.root / "jobs" / JOB / "run.sh").write_text("echo said; exit 3")
-    door.own(door.workdir)
-    yield door
-    for container in docker_client.containers.list(all=True, filters={"label": "biom3d.job"}, ignore_removed=True):
-        if container.labels.get("biom3d.job") in (JOB, OTHER):
-            container.remove(force=True)
-    door.remove()
-    shutil.rmtree(folder)
+    with opened(server, account) as door:
+        shared = door.folder.parent / "shared"
+        door.join_engine()
+        door.configure(images=[base_image], read_only=[str(shared)])
+        shared.mkdir()
+        (door.root / "jobs" / JOB).mkdir()
+        (door.root / "jobs" / JOB / "run.sh").write_text("echo said; exit 3")
+        door.own(door.workdir)
+        yield door
+        for container in docker_client.containers.list(all=True, filters={"label": "biom3d.job"}, ignore_removed=True):
+            if container.labels.get("biom3d.job") in (JOB, OTHER):
+                container.remove(force=True)
 
 
 def body(door: Door, image: str, job: str = JOB) -> dict:
@@ -155,19 +150,15 @@ def merged(base: dict, change: dict) -> dict:
 @pytest.fixture(scope="module")
 def refused(server, account, docker_client, base_image):
     """What comes of all attacks, sent on one channel by one person: attack -> status, message."""
-    folder = Path(tempfile.mkdtemp(prefix="b3d-gate-", dir="/tmp"))
-    folder.chmod(0o755)
-    door = Door(server, account, folder / "etc", "carl")
-    door.join_engine()
-    door.configure(images=[base_image])
-    (door.root / "jobs" / OTHER).mkdir()
-    door.own(door.workdir)
-    path = f"/v1.41/containers/create?name=biom3d-{OTHER}"
-    bodies = [merged(body(door, base_image, OTHER), change) for change in ATTACKS.values()]
-    answers = door.http(*(request("POST", path, content) for content in bodies))
-    yield dict(zip(ATTACKS, answers, strict=True))
-    door.remove()
-    shutil.rmtree(folder)
+    with opened(server, account, "carl") as door:
+        door.join_engine()
+        door.configure(images=[base_image])
+        (door.root / "jobs" / OTHER).mkdir()
+        door.own(door.workdir)
+        path = f"/v1.41/containers/create?name=biom3d-{OTHER}"
+        bodies = [merged(body(door, base_image, OTHER), change) for change in ATTACKS.values()]
+        answers = door.http(*(request("POST", path, content) for content in bodies))
+        yield dict(zip(ATTACKS, answers, strict=True))
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
