@@ -193,6 +193,7 @@ class BoundedLoader(yaml.SafeLoader):
 
 def _written_out(node: yaml.Node, known: dict[int, float]) -> float:
     """Return how many values a node holds, aliases written out; infinity for one that holds itself."""
+    # Its twin in the workflow's settings.py says why there are two.
     if id(node) not in known:
         known[id(node)] = math.inf
         pairs = node.value if isinstance(node, yaml.MappingNode) else []

@@ -82,6 +82,7 @@ def refuse_endless(file: str) -> None:
 
 def _written_out(node: yaml.Node, known: dict[int, float]) -> float:
     """Return how many values a node holds, aliases written out; infinity for one that holds itself."""
+    # As in biom3d.config, which is not imported here: the workflow is linted where nothing but Snakemake is installed.
     if id(node) not in known:
         known[id(node)] = math.inf
         pairs = node.value if isinstance(node, yaml.MappingNode) else []
