@@ -83,9 +83,9 @@ class Bench:
         print(f"  {side:6} {step}: {cost.wall_s:.2f} s, CPU {cost.cpu_s:.2f} s, {cost.peak_mb:.0f} MB", flush=True)
         return cost
 
-    def in_turns(self, theirs: Callable[[], Cost], *ours: Callable[[], Cost], runs: int = 0) -> list[Cost]:
+    def in_turns(self, theirs: Callable[[], Cost], *ours: Callable[[], Cost]) -> list[Cost]:
         """Return the medians of theirs and of each of ours, run one after the other and again."""
-        rounds = [[run() for run in (theirs, *ours)] for _ in range(runs or self.runs)]
+        rounds = [[run() for run in (theirs, *ours)] for _ in range(self.runs)]
         return [median(column) for column in zip(*rounds, strict=True)]
 
 
@@ -170,11 +170,10 @@ def preprocess_memory(bench: Bench) -> list[Row]:
     theirs, ours = bench.in_turns(
         lambda: bench.once("theirs", "preprocess", f"{given} --config_dir theirs"),
         lambda: bench.once("ours", "preprocess", f"{given} --out_dir arrays --plan_out plan.yaml", "arrays"),
-        runs=1,
     )
     note = f"two volumes, one after the other: Biom3d refuses one; {theirs.wall_s:.1f} and {ours.wall_s:.1f} s"
     work = "preprocess, peak memory, volumes of 256x512x512 uint16"
-    return [Row(work, "MB", theirs.peak_mb, ours.peak_mb, ">= 2.5 (0.4 x)", 1, note=note)]
+    return [Row(work, "MB", theirs.peak_mb, ours.peak_mb, ">= 2.5 (0.4 x)", bench.runs, note=note)]
 
 
 def training_step(bench: Bench) -> list[Row]:
@@ -237,18 +236,17 @@ def predict_large(bench: Bench) -> list[Row]:
         lambda: predict(bench, "large", "wide", "theirs"),
         lambda: predict(bench, "large", "wide", "ours"),
         lambda: predict(bench, "large", "wide", "ours", "--windows own"),
-        runs=1,
     )
     work = "predict {}, its model, 8 mirrored views, {}"
-    rows = [timed(work.format("32x128x128", "default: its windows"), theirs, ours, ">= 5", 1)]
-    rows += [timed(work.format("32x128x128", "--windows own"), theirs, own, ">= 5", 1)]
+    rows = [timed(work.format("32x128x128", "default: its windows"), theirs, ours, ">= 5", bench.runs)]
+    rows += [timed(work.format("32x128x128", "--windows own"), theirs, own, ">= 5", bench.runs)]
     factor = FORWARDS_256 / FORWARDS_ONE
     full = []
     for cost, start in ((theirs, START_S["theirs"]), (ours, START_S["ours"])):
         wall, cpu = (start + (value - start) * factor for value in (cost.wall_s, cost.cpu_s))
         full.append(Cost(wall, cpu, cost.peak_mb))
     note = f"extrapolated, both: {FORWARDS_256} forwards from the {FORWARDS_ONE} of the row above"
-    return [*rows, timed(work.format("256³", "default: its windows"), full[0], full[1], ">= 3", 1, note)]
+    return [*rows, timed(work.format("256³", "default: its windows"), full[0], full[1], ">= 3", bench.runs, note)]
 
 
 def predict_256(bench: Bench) -> list[Row]:
@@ -272,11 +270,11 @@ def predict_memory(bench: Bench, width: int = 4, depths: Sequence[int] = (80, 12
     for depth in depths:
         folder = bench.folder / f"deep{depth}"
         apart(write_volumes, folder, 1, (depth, 1024, 1024), False)
-        cost = predict(bench, name, folder.name, "ours", "--windows own --no_tta")
+        cost = median([predict(bench, name, folder.name, "ours", "--windows own --no_tta") for _ in range(bench.runs)])
         theirs_gb = 64 * depth * 1024**2 / 1e9  # by its 64 B a voxel, measured on smaller volumes
         note = f"patch 80x160x160, width {width}, CPU {cost.cpu_s:.0f} s; Biom3d, not run: about {theirs_gb:.0f} GB"
         work = f"predict, peak memory, {depth}x1024x1024 uint16, 2 classes"
-        rows.append(Row(work, "MB", None, cost.peak_mb, "<= 3000 MB", 1, note=note))
+        rows.append(Row(work, "MB", None, cost.peak_mb, "<= 3000 MB", bench.runs, note=note))
         remove(folder)
     return rows
 
@@ -386,8 +384,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer-env", type=Path, default=ROOT / ".cache" / "upstream", help="environment with Biom3d")
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), help="measure these only (default: all quick ones)")
-    parser.add_argument("--slow", action="store_true", help=f"also {', '.join(SLOW)}: half an hour more")
-    parser.add_argument("--runs", type=int, default=3, help="runs of what takes less than a minute (default 3)")
+    parser.add_argument("--slow", action="store_true", help=f"also {', '.join(SLOW)}: an hour more")
+    parser.add_argument("--runs", type=int, default=3, help="runs of every row but predict-256 (default 3)")
     args = parser.parse_args()
     theirs = environment(args.peer_env.resolve())
     # threads that wait do not spin, on either side: on a busy machine they would take each other's time
