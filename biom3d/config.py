@@ -153,6 +153,7 @@ class Plan:
     weight_decay: float = 3e-5
     momentum: float = 0.99
     foreground_rate: float = 0.5  # share of patches centred on a voxel of an object
+    prior_correction: bool = True  # predictions allow for patches that hold more objects than volumes do
     deep_supervision: bool = True
     augmentation: bool = True
     network: str = "UNet3D"

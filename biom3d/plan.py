@@ -73,6 +73,7 @@ def _values(plan: Plan) -> dict[str, str]:
         "num_epochs": f"{plan.num_epochs} of {plan.num_steps} batches",
         "learning_rate": f"{plan.learning_rate:g} ({plan.optimizer})",
         "foreground_rate": f"{plan.foreground_rate:g}: {sure} of {plan.batch_size} patches",
+        "prior_correction": "yes" if plan.prior_correction else "no",
     }
 
 

@@ -191,6 +191,8 @@ def predict_folder(
 
 def load_model(runs: Sequence[Path], options: PredictOptions) -> Model:
     """Load the best weights of each model folder; their plans must agree on what the data look like."""
+    import numpy as np
+
     from biom3d.compat.model import read_model
     from biom3d.prediction.biom3d import Scheme
     from biom3d.prediction.sliding import Predictor
@@ -203,14 +205,16 @@ def load_model(runs: Sequence[Path], options: PredictOptions) -> Model:
     models = [None if _is_ours(run) and not as_biom3d else read_model(run) for run in runs]
     outputs = [model.num_outputs if model else plan.num_classes + 1 for model, plan in zip(models, plans, strict=True)]
     prepare, precision = _choose_precision(device, as_biom3d, options.precision)
-    networks = [prepare(_load_network(run, plan, n, device)) for run, plan, n in zip(runs, plans, outputs, strict=True)]
+    loaded = [_load_network(run, plan, n, device) for run, plan, n in zip(runs, plans, outputs, strict=True)]
+    networks = [prepare(network) for network, _ in loaded]
     first = models[0]
     keep = first.keep if first and options.keep == "none" else options.keep
     mirror = options.mirror or bool(first and first.mirror and not options.plain)
     if not as_biom3d:
         if not all(model is None or model.softmax for model in models):
             raise ConfigError("this model scores no background (USE_SOFTMAX is False); give --windows biom3d")
-        return Model(Predictor(plans[0], networks, device, mirror, precision), keep)
+        shift = np.mean([shift for _, shift in loaded], axis=0).tolist()  # as the scores, whose mean decides
+        return Model(Predictor(plans[0], networks, device, mirror, precision, shift), keep)
     assert first is not None
     schemes = [Scheme(m.spacing, m.clip, m.moments, m.softmax) for m in models if m is not None]
     _refuse_unlike(runs, schemes, ("spacing", "clip", "moments", "softmax"))
@@ -265,16 +269,20 @@ def _refuse_unlike(runs: Sequence[Path], facts: Sequence[Any], keys: Sequence[st
             raise DataError(f"these models cannot be averaged, {key} differs ({named}); give models of one plan")
 
 
-def _load_network(run: Path, plan: "Plan", outputs: int, device: "torch.device") -> "UNet":
-    """Return the network of a model folder with its best weights, ready to predict."""
+def _load_network(run: Path, plan: "Plan", outputs: int, device: "torch.device") -> "tuple[UNet, Sequence[float]]":
+    """Return the network of a model folder with its best weights, ready to predict, and its `prior_shift`."""
     from biom3d.models import UNet
     from biom3d.training.checkpoint import best_path, load_checkpoint
     from biom3d.training.loop import load_weights
 
     path = best_path(run, plan.desc)
     network = UNet(plan.num_channels, outputs, plan.num_pools, plan.width)
-    load_weights(network, load_checkpoint(path, device)["model"], str(path))
-    return network.to(device).eval()
+    saved = load_checkpoint(path, device)
+    load_weights(network, saved["model"], str(path))
+    shift = saved.get("prior_shift", [0.0] * outputs)  # models of Biom3d, and old ones, have none
+    if not isinstance(shift, list) or len(shift) != outputs or not all(isinstance(s, float) for s in shift):
+        raise DataError(f"'{path}': prior_shift is {shift!r}; wanted {outputs} numbers; copy or train it again")
+    return network.to(device).eval(), shift
 
 
 def _predict_file(model: Model, path: Path, target: Path, options: PredictOptions, report: Reporter) -> float:

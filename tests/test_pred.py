@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from biom3d import pred, preprocess, train
 from biom3d.export.__main__ import main as export
@@ -61,6 +62,42 @@ def test_labels_have_name_format_shape_and_spacing_of_the_image(model, tmp_path,
     )
     assert (labels.shape, labels.dtype) == (image.shape, np.uint8)
     assert labels.spacing_um == pytest.approx(image.spacing_um) if image.spacing_um else labels.spacing_um is None
+
+
+def shifted(model: Path, folder: Path, shift: object) -> Path:
+    """Return a copy of the model whose checkpoint says that objects score too high by `shift`."""
+    shutil.copytree(model / "fold_0", folder)
+    path = folder / "model" / "m_best.pth"
+    torch.save({**torch.load(path, weights_only=True), "prior_shift": shift}, path)
+    return folder
+
+
+def test_what_training_saw_too_much_of_is_allowed_for(model, tmp_path):
+    assert len(torch.load(model / "fold_0" / "model" / "m_best.pth", weights_only=True)["prior_shift"]) == 2
+    assert run(shifted(model, tmp_path / "m", [0.0, 99.0]), model / "images", tmp_path / "out", folds=("",)) == 0
+    assert not read_labels(tmp_path / "out" / "a.tif").array.any()
+
+
+def test_the_mean_of_an_ensemble_is_allowed_for(model, tmp_path):
+    shifted(model, tmp_path / "up", [0.0, 99.0]), shifted(model, tmp_path / "down", [0.0, -99.0])
+    assert run(tmp_path, model / "images", tmp_path / "both", folds=("up", "down")) == 0
+    assert run(model, model / "images", tmp_path / "one") == 0
+    both, one = (read_labels(tmp_path / name / "a.tif").array for name in ("both", "one"))
+    assert dice(both, one) > 0.9
+
+
+def test_windows_of_biom3d_know_nothing_of_it(model, tmp_path):
+    options = ("--windows", "biom3d")
+    assert (
+        run(shifted(model, tmp_path / "m", [0.0, 99.0]), model / "images", tmp_path / "out", *options, folds=("",)) == 0
+    )
+    assert read_labels(tmp_path / "out" / "a.tif").array.any()
+
+
+@pytest.mark.parametrize("shift", [[0.0], "none", [0.0, "1"]])
+def test_a_damaged_shift_is_told(model, tmp_path, shift, capfd):
+    assert run(shifted(model, tmp_path / "m", shift), model / "images", tmp_path / "out", folds=("",)) == 2
+    assert "prior_shift is" in capfd.readouterr().err
 
 
 def test_biom3d_users_find_their_folder(model, tmp_path):

@@ -1,7 +1,7 @@
 """Random patches for training and the grid of patches for prediction."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,19 @@ def crop(array: np.ndarray, start: Sequence[int], size: Sequence[int]) -> np.nda
     return out
 
 
+def draw_places(
+    cases: Sequence[Case], patch: Sequence[int], batch_size: int, foreground_rate: float, rng: np.random.Generator
+) -> Iterator[tuple[Case, tuple[int, int, int]]]:
+    """Yield case and first voxel (z, y, x) of each patch of a batch.
+
+    The last round(batch_size x foreground_rate) hold an object for sure.
+    """
+    for i in range(batch_size):
+        case = cases[int(rng.integers(len(cases)))]
+        sure = i >= batch_size - round(batch_size * foreground_rate)
+        yield case, choose_start(case, patch, sure, rng)
+
+
 def sample_batch(
     cases: Sequence[Case],
     patch: Triple,
@@ -123,16 +136,12 @@ def sample_batch(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw a batch: images (b, c, z, y, x) float32 and masks (b, z, y, x) int16, each `patch` + 2 x `margin`.
 
-    The last round(batch_size x foreground_rate) patches hold an object for sure. All places are drawn, and only the
-    patches of `share` are read: processes that share a batch draw the same one.
+    All places are drawn, and only the patches of `share` are read: processes that share a batch draw the same one.
     """
     wanted = range(batch_size)[share]
     size = [p + 2 * m for p, m in zip(patch, margin, strict=True)]
     images, masks = [], []
-    for i in range(batch_size):
-        case = cases[int(rng.integers(len(cases)))]
-        sure = i >= batch_size - round(batch_size * foreground_rate)
-        start = choose_start(case, patch, sure, rng)
+    for i, (case, start) in enumerate(draw_places(cases, patch, batch_size, foreground_rate, rng)):
         if i not in wanted:
             continue
         outer = [s - m for s, m in zip(start, margin, strict=True)]

@@ -212,6 +212,9 @@ def _explain_training(request: PlanRequest, why: dict[str, str]) -> float:
     why["foreground_rate"] = (
         "so many patches of a batch hold an object for sure, each class of a volume equally often, however rare it is"
     )
+    why["prior_correction"] = (
+        "such patches hold more objects than the volumes, and a network learns to expect them; predictions allow for it"
+    )
     return request.learning_rate or LEARNING_RATES.get(request.optimizer, 0.01)
 
 

@@ -63,7 +63,8 @@ class Axis:
 class Predictor:
     """Trained networks of one plan (an ensemble) on a device.
 
-    `precision` returns the context in which networks run on a device.
+    `precision` returns the context in which networks run on a device. `prior_shift` is what the scores of each class
+    (background first) are too high by, see `data.priors`; it counts in our own windows only.
     """
 
     plan: Plan
@@ -71,6 +72,7 @@ class Predictor:
     device: torch.device
     mirror: bool = False
     precision: Callable[[torch.device], AbstractContextManager[None]] = autocast
+    prior_shift: Sequence[float] = ()
 
 
 def predict_labels(
@@ -84,8 +86,9 @@ def predict_labels(
     source = ScaledSource(volume, _scaling(predictor.plan, volume), target)
     axes = [plan_axis(n, p) for n, p in zip(target, predictor.plan.patch_size, strict=True)]
     scores = score_slabs(predictor, source.read, axes, report)
+    shift = np.array(predictor.prior_shift, np.float32)[:, None, None]
     for z, plane in _resample_back(scores, target, shape):
-        labels[z] = plane.argmax(0)
+        labels[z] = (plane - shift if shift.any() else plane).argmax(0)
         forget_pages(labels)
 
 

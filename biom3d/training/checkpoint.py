@@ -4,7 +4,7 @@
 <run>/log/config.yaml            the same in the keys of Biom3d 0.1.2
 <run>/log/folds.csv, log.csv     which volumes were validated; one line per epoch
 <run>/model/<desc>.pth           last epoch: weights, optimiser, epoch, curve; training resumes from it
-<run>/model/<desc>_best.pth      epoch with the best validation Dice: weights only; prediction reads it
+<run>/model/<desc>_best.pth      epoch with the best validation Dice: weights and `prior_shift`; prediction reads it
 """
 
 from dataclasses import asdict

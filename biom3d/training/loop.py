@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from biom3d.config import Plan, Triple
 from biom3d.data import augment
 from biom3d.data.patches import WHOLE, Case, margin_of, sample_batch
+from biom3d.data.priors import prior_shift
 from biom3d.errors import Biom3dError, DataError
 from biom3d.events import Reporter, duration_text
 from biom3d.models import build_network
@@ -66,6 +67,7 @@ class Training:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     rows: list[LogRow]
+    prior_shift: tuple[float, ...] = ()  # see `data.priors`; predictions subtract it
     origin: str = ""  # hash of the weights it started from, when it fine-tunes
 
     @property
@@ -123,7 +125,8 @@ def start(
     scaler = torch.amp.GradScaler(device.type, enabled=compute.half == torch.float16)
     number = max(1, max(plan.num_pools) - 1) if plan.deep_supervision else 1
     heads = distribute(Heads(network, number), group, device)
-    return Training(plan, fold, *cases, run, compute, network, heads, optimizer, scaler, [])
+    shift = prior_shift(cases[0], plan)
+    return Training(plan, fold, *cases, run, compute, network, heads, optimizer, scaler, [], shift)
 
 
 def resume(training: Training, any_length: bool = False) -> bool:
@@ -335,7 +338,7 @@ def _save(training: Training, is_best: bool) -> None:
     desc = training.plan.desc
     weights = training.network.state_dict()
     if is_best:
-        best = {"epoch": len(training.rows) - 1, "model": weights}
+        best = {"epoch": len(training.rows) - 1, "model": weights, "prior_shift": list(training.prior_shift)}
         save_checkpoint(best_path(training.run, desc), best)
     state = {
         "epoch": len(training.rows) - 1,

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -127,3 +129,10 @@ def test_planes_are_finished_a_few_at_a_time(monkeypatch):
     monkeypatch.setattr(sliding, "COPY_BYTES", 1)
     array = np.random.default_rng(0).normal(size=(1, 40, 20, 20)).astype(np.float32)
     assert np.array_equal(predict(array, predictor([Threshold()], (24, 16, 16))) > 0, array[0] > array.mean())
+
+
+def test_a_prior_shift_is_subtracted_from_the_scores():
+    array = np.random.default_rng(0).normal(size=(1, 20, 40, 40)).astype(np.float32)
+    model = dataclasses.replace(predictor([Threshold()]), prior_shift=(0.0, 0.8))
+    scaled = (array[0] - array.mean()) / array.std()
+    assert np.array_equal(predict(array, model) > 0, scaled - 0.8 > -scaled)
