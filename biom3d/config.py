@@ -69,8 +69,8 @@ class PlanRequest:
     patch_size: Triple | None = None  # z, y, x
     batch_size: int | None = None
     width: int | None = None  # features of the first stage of the network
-    optimizer: str = "sgd"
-    learning_rate: float | None = None  # None: 0.01 for SGD, 0.001 for AdamW
+    optimizer: str | None = None  # "sgd" or "adamw"; None: by the length of the training
+    learning_rate: float | None = None  # None: what suits optimiser and length
     seed: int = 0
 
     @classmethod

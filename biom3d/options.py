@@ -83,7 +83,9 @@ def add_request_options(parser: argparse.ArgumentParser) -> None:
 
     def add(name: str, text: str, **more: Any) -> None:
         default = getattr(_DEFAULTS, name)
-        shown = "chosen from data and machine" if default is None else default
+        by_length = name in ("optimizer", "learning_rate")
+        chosen = f"chosen from {'the length of the training' if by_length else 'data and machine'}"
+        shown = chosen if default is None else default
         flag = f"--{name.removesuffix('_gb')}"
         parser.add_argument(flag, dest=name, help=f"{text} (default: {shown})", **more)
 

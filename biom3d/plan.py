@@ -71,7 +71,8 @@ def _values(plan: Plan) -> dict[str, str]:
         "spacing_um": "unknown" if plan.spacing_um is None else " x ".join(f"{s:g}" for s in plan.spacing_um) + " µm",
         "normalisation": plan.normalisation.scheme,
         "num_epochs": f"{plan.num_epochs} of {plan.num_steps} batches",
-        "learning_rate": f"{plan.learning_rate:g} ({plan.optimizer})",
+        "optimizer": plan.optimizer,
+        "learning_rate": f"{plan.learning_rate:g}",
         "foreground_rate": f"{plan.foreground_rate:g}: {sure} of {plan.batch_size} patches",
         "prior_correction": "yes" if plan.prior_correction else "no",
     }

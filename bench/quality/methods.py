@@ -31,8 +31,7 @@ HERE = Path(__file__).parent
 class Budget:
     """How much a method may train, and how large its network is.
 
-    `patch_of` names the field of `DataSet` that holds the patch; `threads` None means all cores; `options` are ours,
-    given to `preprocess`.
+    `patch_of` names the field of `DataSet` that holds the patch; `threads` None means all cores.
     """
 
     name: str
@@ -43,7 +42,6 @@ class Budget:
     mirror: bool
     patch_of: str
     threads: int | None
-    options: tuple[str, ...] = ()
 
     @property
     def samples(self) -> int:
@@ -52,7 +50,7 @@ class Budget:
 
 
 BUDGETS = {
-    "tiny": Budget("tiny", 8, 2, 10, 30, False, "patch", 1, ("--optimizer", "adamw", "--learning_rate", "0.003")),
+    "tiny": Budget("tiny", 8, 2, 10, 30, False, "patch", 1),
     "full": Budget("full", 32, 2, 200, 250, True, "full_patch", None),
 }
 
@@ -100,7 +98,7 @@ def ours(job: Job) -> Trained:
     about = [f"--num_classes={len(data.classes)}", "--desc=quality", "--folds=1", f"--plan_out={arrays}/plan.yaml"]
     threads = ["--threads", str(budget.threads)] if budget.threads else []
     python = [sys.executable, "-m"]
-    call(job, [*python, "biom3d.preprocess", *inputs, *size, *length, *about, *budget.options, f"--out_dir={arrays}"])
+    call(job, [*python, "biom3d.preprocess", *inputs, *size, *length, *about, f"--out_dir={arrays}"])
     job.prepared.write_folds(arrays / "folds.csv", ".npy")
     plan, place = f"--config={arrays}/plan.yaml", f"--data_dir={arrays}"
     training = call(job, [*python, "biom3d.train", plan, place, f"--run_dir={run}", *threads])

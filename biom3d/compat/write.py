@@ -11,6 +11,7 @@ from biom3d.files import write_text
 OURS = "biom3d-workflow"  # opens TRAINED_ON_VERSION of what we trained; Biom3d writes its own version there
 WORKERS = 2  # processes that load patches for Biom3d; it takes half as many more for validation
 FOREGROUND_RATE = 0.33
+RATE, DECAY = 0.01, 3e-5  # for its SGD, the only optimiser it has
 
 
 def biom3d_config(plan: Plan, fold: int) -> dict[str, Any]:
@@ -40,6 +41,7 @@ def biom3d_config(plan: Plan, fold: int) -> dict[str, Any]:
         "use_softmax": True,
         "load_data": False,
     }
+    rate, decay = (plan.learning_rate, plan.weight_decay) if plan.optimizer == "sgd" else (RATE, DECAY)
     loader = {"batch_size": plan.batch_size, "shuffle": True, "pin_memory": True}
     shared = {"median_spacing": spacing, "clipping_bounds": bounds, "intensity_moments": moments}
     return {
@@ -60,8 +62,8 @@ def biom3d_config(plan: Plan, fold: int) -> dict[str, Any]:
         "CLIPPING_BOUNDS": bounds,
         "INTENSITY_MOMENTS": moments,
         "NB_EPOCHS": plan.num_epochs,
-        "LR_START": plan.learning_rate,
-        "WEIGHT_DECAY": plan.weight_decay,
+        "LR_START": rate,
+        "WEIGHT_DECAY": decay,
         "USE_DEEP_SUPERVISION": False,
         "USE_SOFTMAX": True,
         "USE_FP16": True,

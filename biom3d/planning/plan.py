@@ -18,7 +18,9 @@ MIN_FEATURE_MAP = 4  # voxels left on an axis after all halvings
 BYTES_PER_VOXEL_AND_FEATURE = 80.0
 HALF_PRECISION_FACTOR = 0.58
 CPU_PATCH_VOXELS = 2 * 32 * 64 * 64  # a step of this batch takes 0.2 s at width 16 on 2 cores: still usable
+SHORT_TRAINING = 2000  # batches; AdamW was better after 300, 400 and 1500 (bench/quality/README.md)
 LEARNING_RATES = {"sgd": 0.01, "adamw": 0.001}
+SHORT_LEARNING_RATE = 0.003  # of AdamW in a short training
 
 
 def make_plan(desc: str, facts: Fingerprint, request: PlanRequest, machine: Machine) -> Plan:
@@ -36,7 +38,7 @@ def make_plan(desc: str, facts: Fingerprint, request: PlanRequest, machine: Mach
     batch = _choose_batch(patch, facts, request, budget, why)
     spacing = _choose_spacing(facts, why)
     normalisation = _choose_normalisation(facts, request, why)
-    learning_rate = _explain_training(request, why)
+    optimizer, learning_rate = _choose_training(request, why)
     return Plan(
         desc=desc,
         num_classes=request.num_classes,
@@ -52,9 +54,9 @@ def make_plan(desc: str, facts: Fingerprint, request: PlanRequest, machine: Mach
         num_epochs=request.num_epochs,
         num_steps=request.num_steps,
         num_val_steps=max(1, request.num_steps // 5),
-        optimizer=request.optimizer,
+        optimizer=optimizer,
         learning_rate=learning_rate,
-        weight_decay=3e-5 if request.optimizer == "sgd" else 1e-2,
+        weight_decay=3e-5 if optimizer == "sgd" else 1e-2,
         seed=request.seed,
         fingerprint=facts,
         request=request,
@@ -201,13 +203,28 @@ def _choose_batch(patch: Triple, facts: Fingerprint, request: PlanRequest, budge
     return max(2, min(fits, data))
 
 
-def _explain_training(request: PlanRequest, why: dict[str, str]) -> float:
-    """Return the learning rate, and say why what is the same for all data is as it is."""
+def _choose_training(request: PlanRequest, why: dict[str, str]) -> tuple[str, float]:
+    """Return optimiser and learning rate, and say why what is the same for all data is as it is."""
+    steps = request.num_epochs * request.num_steps
+    is_short = steps < SHORT_TRAINING
+    optimizer = request.optimizer or ("adamw" if is_short else "sgd")
+    rate = SHORT_LEARNING_RATE if is_short and optimizer == "adamw" else LEARNING_RATES.get(optimizer, 0.01)
+    why["optimizer"] = (
+        "asked for"
+        if request.optimizer
+        else (
+            f"{steps} batches are few: AdamW learns faster than SGD, whose momentum remembers a hundred of them"
+            if is_short
+            else "SGD with Nesterov momentum, the standard of nnU-Net and Biom3d"
+        )
+    )
     why["num_epochs"] = (
         "a first result in hours; more is better as long as the curve rises, and --log goes on with a finished training"
     )
     why["learning_rate"] = (
-        "asked for" if request.learning_rate else f"usual for {request.optimizer}; it falls to 0 with the epochs"
+        "asked for"
+        if request.learning_rate
+        else f"usual for {optimizer}{' in a short training' if is_short else ''}; it falls to 0 with the epochs"
     )
     why["foreground_rate"] = (
         "so many patches of a batch hold an object for sure, each class of a volume equally often, however rare it is"
@@ -215,7 +232,7 @@ def _explain_training(request: PlanRequest, why: dict[str, str]) -> float:
     why["prior_correction"] = (
         "such patches hold more objects than the volumes, and a network learns to expect them; predictions allow for it"
     )
-    return request.learning_rate or LEARNING_RATES.get(request.optimizer, 0.01)
+    return optimizer, request.learning_rate or rate
 
 
 def _choose_spacing(facts: Fingerprint, why: dict[str, str]) -> tuple[float, float, float] | None:

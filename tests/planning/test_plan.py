@@ -141,3 +141,18 @@ def test_a_plan_without_record_is_not_made_again():
 def test_thick_slices_are_halved_less_often_than_their_planes():
     plan = make_plan("m", facts(shape=(24, 512, 512), spacing=(6.5, 0.78, 0.78)), PlanRequest(), GPU)
     assert (plan.patch_size, plan.num_pools) == ((24, 288, 288), (2, 5, 5))
+
+
+@pytest.mark.parametrize(
+    ("asked", "optimizer", "rate"),
+    [
+        ({"num_epochs": 20, "num_steps": 20}, "adamw", 0.003),
+        ({"num_epochs": 100, "num_steps": 250}, "sgd", 0.01),
+        ({"num_epochs": 20, "num_steps": 20, "optimizer": "sgd"}, "sgd", 0.01),
+        ({"num_epochs": 100, "num_steps": 250, "optimizer": "adamw"}, "adamw", 0.001),
+        ({"num_epochs": 20, "num_steps": 20, "learning_rate": 0.02}, "adamw", 0.02),
+    ],
+)
+def test_a_short_training_learns_with_adamw(asked, optimizer, rate):
+    plan = make_plan("m", facts(), PlanRequest(**asked), CPU)
+    assert (plan.optimizer, plan.learning_rate) == (optimizer, rate)

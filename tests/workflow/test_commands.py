@@ -21,7 +21,7 @@ def model(**options):
 
 def test_options_left_to_the_engine_are_not_given():
     expected = "--img_path im --msk_path msk --num_classes 1 --folds 5 --num_epochs 100 --num_steps 250 --max_dim 128"
-    assert commands.preprocess(model(), [PLAIN]) == expected + " --optimizer sgd --seed 0"
+    assert commands.preprocess(model(), [PLAIN]) == expected + " --seed 0"
 
 
 def test_a_given_plan_is_changed_only_by_what_the_model_says_itself():
