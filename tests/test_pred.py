@@ -23,7 +23,20 @@ def model(tmp_path_factory) -> Path:
         "--out_dir",
         str(folder / "pre"),
     ]
-    options = ["--folds", "2", "--desc", "m", "--width", "4", "--num_epochs", "6", "--num_steps", "15"]
+    options = [
+        "--folds",
+        "2",
+        "--desc",
+        "m",
+        "--width",
+        "4",
+        "--num_epochs",
+        "6",
+        "--num_steps",
+        "15",
+        "--optimizer",
+        "sgd",
+    ]
     assert preprocess.main([*paths, "--plan_out", str(folder / "plan.yaml"), *options]) == 0
     for fold in ("0", "1"):
         run = ["--config", str(folder / "plan.yaml"), "--data_dir", str(folder / "pre"), "--fold", fold]

@@ -148,11 +148,11 @@ def test_a_fold_without_objects_to_validate_keeps_its_last_epoch(work, capfd):
     ("old", "new", "words"),
     [
         ("momentum: 0.99", "momentum: 2.0", "momentum is 2.0; wanted 0 to below 1"),
-        ("weight_decay: 3.0e-05", "weight_decay: -1", "weight_decay is -1.0; wanted at least 0"),
+        ("weight_decay: 0.01", "weight_decay: -1", "weight_decay is -1.0; wanted at least 0"),
         ("seed: 0", "seed: -3", "seed is -3; wanted at least 0"),
         ("desc: m", "desc: ../m", "desc is '../m'; wanted a name without slash"),
-        ("learning_rate: 0.01", "learning_rate: .nan", "learning_rate: got nan; wanted a number"),
-        ("learning_rate: 0.01", "learning_rate: fast", "learning_rate: got 'fast'; wanted a number"),
+        ("learning_rate: 0.003", "learning_rate: .nan", "learning_rate: got nan; wanted a number"),
+        ("learning_rate: 0.003", "learning_rate: fast", "learning_rate: got 'fast'; wanted a number"),
         ("width: 2", "wdth: 2", "unknown key 'wdth'; did you mean 'width'?"),
         ("width: 2", "width: 2.5", "width: got 2.5; wanted int"),
         ("patch_size: [8, 16, 16]", "patch_size: [8, 16]", "patch_size: got [8, 16]; wanted 3 values"),
@@ -170,7 +170,7 @@ def test_a_wrong_edit_of_the_plan_is_explained(refused, old, new, words):
 
 
 def test_a_learning_rate_as_people_write_it_is_understood(work):
-    edit(PLAN, "learning_rate: 0.01", "learning_rate: 1e-3")()
+    edit(PLAN, "learning_rate: 0.003", "learning_rate: 1e-3")()
     assert import_module("biom3d.train").main(STEPS["train"]) == 0
 
 
