@@ -214,6 +214,9 @@ def train(
             f"{list(job.plan.patch_size)}, batch {job.plan.batch_size}, on {device.type} "
             f"({compute.half or torch.float32}, {torch.get_num_threads()} threads{shared})"
         )
+        if any(training.prior_shift):
+            shift = ", ".join(f"{value:g}" for value in training.prior_shift[1:])
+            report.info(f"patches hold another share of objects than the volumes; predictions allow for it: {shift}")
         started = time.monotonic()
         loop.fit(training, report)
         report.info(f"done in {duration_text(time.monotonic() - started)}; best Dice {training.best_dice:.3f}")
