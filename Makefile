@@ -26,7 +26,7 @@ STAMP := .venv/.ready-$(TORCH)-$(shell sha256sum < requirements/$(TORCH).lock | 
 # The rules call `python -m biom3d.<step>`: the python of .venv.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo report test test-upstream lint bench bench-peers bench-remote lock clean
+.PHONY: help setup slurm demo report test test-upstream lint bench bench-peers bench-remote lock clean
 
 help:  ## list what can be made
 	echo "make TARGET [TORCH=cpu|cuda] [PYTHON=python3.12] [PROFILE=local|docker|YOURS]"
@@ -41,6 +41,10 @@ $(STAMP):
 	$(PY) -m pip install -qq --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	$(PY) -m pip --disable-pip-version-check check
 	touch $@
+
+slurm: setup  ## add what profile slurm needs to .venv; not by default: it makes every start of Snakemake 0.4 s longer
+	$(PY) -m pip install -qq --disable-pip-version-check --require-hashes --no-deps --requirement requirements/slurm.lock
+	$(PY) -m pip --disable-pip-version-check check
 
 demo:  ## segment real nuclei: set up, fetch, train, predict, evaluate, report; again: nothing to do
 	start=$$SECONDS

@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-TARGETS = ["help", "setup", "demo", "report", "test", "lint", "bench", "lock", "clean"]
+TARGETS = ["help", "setup", "slurm", "demo", "report", "test", "lint", "bench", "lock", "clean"]
 
 
 def locked(name: str) -> dict[str, list[str]]:
@@ -55,7 +55,13 @@ def test_every_dependency_is_locked_at_a_version_that_fits(wanted, lock):
     assert all(requirement.specifier.contains(version) for version in versions)
 
 
-@pytest.mark.parametrize("lock", ["cpu.lock", "cuda.lock"])
+def test_what_make_slurm_adds_is_locked_at_a_version_that_fits_and_installed_by_nothing_else():
+    requirement = Requirement(EXTRAS["slurm"][0])
+    assert all(requirement.specifier.contains(version) for version in locked("slurm.lock")[requirement.name])
+    assert not set(locked("slurm.lock")) & set(locked("cpu.lock"))
+
+
+@pytest.mark.parametrize("lock", ["cpu.lock", "cuda.lock", "slurm.lock"])
 def test_every_locked_package_has_a_hash(lock):
     text = (ROOT / "requirements" / lock).read_text(encoding="utf-8")
     assert len(re.findall(r"^[\w.-]+==.*\\\n    --hash=sha256:", text, re.MULTILINE)) == len(
