@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.remote.test_run import make_project, options, with_engine
-from tests.workflow.conftest import HEADER, ROOT, run_snakemake, write_request
-from tests.workflow.test_docker import OPTIONS, results
+from tests.workflow.conftest import HEADER, OPTIONS, ROOT, run_snakemake, write_request
+from tests.workflow.test_docker import results
 
 __all__ = ["with_engine"]
 pytestmark = pytest.mark.system

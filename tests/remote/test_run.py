@@ -16,8 +16,8 @@ from tests.remote.conftest import Client
 from tests.remote.server import Server
 from tests.server.gated import Door, opened
 from tests.server.test_image import Box, box, image
-from tests.workflow.conftest import ROOT, run_snakemake, write_request
-from tests.workflow.test_docker import OPTIONS, results
+from tests.workflow.conftest import OPTIONS, ROOT, run_snakemake, write_request
+from tests.workflow.test_docker import results
 
 __all__ = ["box", "image"]
 pytestmark = pytest.mark.system

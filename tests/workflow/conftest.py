@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from biom3d import synth
+
 ROOT = Path(__file__).parents[2]
 SNAKEFILE = ROOT / "workflow" / "Snakefile"
 sys.path.insert(0, str(ROOT / "workflow" / "lib"))
@@ -57,6 +59,32 @@ def problems_of(request_of: Request) -> Callable[..., list[str]]:
     return lambda *args, **named: [str(problem) for problem in request_of(*args, **named).problems]
 
 
+OPTIONS = "folds: 2, num_epochs: 2, num_steps: 2, width: 4, max_dim: 16, seed: 1"
+SMALL_ROWS = [
+    "cells\tdata/train/images\tdata/train/masks\ttiny",
+    "new\tdata/my [cells] 'ü'/images\tdata/my [cells] 'ü'/masks\t\ttiny",
+]
+
+
+def make_project(folder: Path, config: str, rows: Sequence[str] = SMALL_ROWS) -> None:
+    """Make a project of real images, small enough for two cores, and work in it."""
+    os.chdir(folder)
+    for name, count in (("train", "3"), ("my [cells] 'ü'", "2")):
+        assert synth.main([f"data/{name}", "--count", count, "--shape", "16", "24", "24", "--cells", "4"]) == 0
+    write_request(config, rows)
+
+
+@pytest.fixture(scope="session")
+def in_this_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of such a project in which the workflow has run without containers; not to be changed."""
+    before, folder = Path.cwd(), tmp_path_factory.mktemp("local")
+    make_project(folder, f"models:\n  tiny: {{{OPTIONS}}}\n")
+    done = run_snakemake("--workflow-profile", str(ROOT / "profiles/local"))
+    os.chdir(before)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
 STAND_IN = '''"""A step that honours the contract and writes next to nothing, in place of the engine."""
 import pathlib, sys
 flags = {}
@@ -94,6 +122,9 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return package.parent
 
 
+def snakemake(*args: str) -> list[str]:
+    return [str(Path(sys.executable).parent / "snakemake"), "--snakefile", str(SNAKEFILE), *args]
+
+
 def run_snakemake(*args: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    command = [str(Path(sys.executable).parent / "snakemake"), "--snakefile", str(SNAKEFILE), *args]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environ}, check=False)
+    return subprocess.run(snakemake(*args), capture_output=True, text=True, env={**os.environ, **environ}, check=False)

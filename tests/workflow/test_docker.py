@@ -7,38 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from biom3d import demo, synth
-from tests.workflow.conftest import ROOT, run_snakemake, write_request
+from biom3d import demo
+from tests.workflow.conftest import OPTIONS, ROOT, make_project, run_snakemake
 
 pytestmark = pytest.mark.system
-OPTIONS = "folds: 2, num_epochs: 2, num_steps: 2, width: 4, max_dim: 16, seed: 1"
-ROWS = [
-    "cells\tdata/train/images\tdata/train/masks\ttiny",
-    "new\tdata/my [cells] 'ü'/images\tdata/my [cells] 'ü'/masks\t\ttiny",
-]
 # What a run writes about itself (times, folders); all else must be there in both.
 NOTES = (".snakemake_timestamp", ".biom3d-predictions.json")
 OWN = ("logs/steps", "logs/outcome.txt", ".snakemake", "config", "data/train", "data/my")
 
 
-def make_project(folder: Path, config: str) -> None:
-    os.chdir(folder)
-    for name, count in (("train", "3"), ("my [cells] 'ü'", "2")):
-        assert synth.main([f"data/{name}", "--count", count, "--shape", "16", "24", "24", "--cells", "4"]) == 0
-    write_request(config, ROWS)
-
-
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory, cpu_image):
+def folders(in_this_python, tmp_path_factory, cpu_image):
     """Two folders with the same project, run in this Python and in containers."""
-    before = Path.cwd()
-    made = {}
-    for profile in ("local", "docker"):
-        made[profile] = tmp_path_factory.mktemp(profile)
-        make_project(made[profile], f"models:\n  tiny: {{{OPTIONS}}}\n")
-        done = run_snakemake("--workflow-profile", str(ROOT / "profiles" / profile))
-        assert done.returncode == 0, done.stderr
-    yield made
+    before, folder = Path.cwd(), tmp_path_factory.mktemp("docker")
+    make_project(folder, f"models:\n  tiny: {{{OPTIONS}}}\n")
+    done = run_snakemake("--workflow-profile", str(ROOT / "profiles/docker"))
+    assert done.returncode == 0, done.stderr
+    yield {"local": in_this_python, "docker": folder}
     os.chdir(before)
 
 

@@ -4,13 +4,14 @@ import functools
 import sys
 from pathlib import Path
 
-from biom3d_workflow import commands
+from biom3d_workflow import commands, slurm
 from biom3d_workflow.image import find_image, find_learner, needs_containers
 from biom3d_workflow.interpreter import prefer_this_python
-from biom3d_workflow.invocation import UNKNOWN, find_server
+from biom3d_workflow.invocation import EXECUTOR, UNKNOWN, find_server
 from biom3d_workflow.outcome import Run, find_unfinished
 from biom3d_workflow.problems import report_text
 from biom3d_workflow.project import load_project, wildcard
+from snakemake_interface_executor_plugins.settings import SharedFSUsage
 
 
 @functools.cache
@@ -76,12 +77,28 @@ def look_at_server(wanted):
 
 
 def refuse_missing_containers():
-    """Another engine than ours is in no Python but that of its image."""
-    if workflow.local_exec and needs_containers(PROJECT.engine):
+    """Another engine than ours is in no Python but that of its image; only our executor runs that."""
+    if executor() != EXECUTOR and needs_containers(PROJECT.engine):
         raise ConfigurationError(
             f"engine '{PROJECT.engine}' runs only in its image; use a profile with containers:"
             " snakemake --workflow-profile docker"
         )
+
+
+def refuse_unready_slurm():
+    """Before Snakemake removes or submits anything."""
+    if executor() == slurm.EXECUTOR and (obstacle := slurm.find_obstacle(Path.cwd())):
+        raise ConfigurationError(obstacle)
+
+
+def stop_rest_in_slurm():
+    if executor() == slurm.EXECUTOR:
+        slurm.stop_rest(Path.cwd(), lambda line: print(line, file=sys.stderr))
+
+
+def executor():
+    """The name of what runs the jobs."""
+    return workflow.executor_plugin.name
 
 
 prefer_this_python()
@@ -147,6 +164,12 @@ def optional(option):
         if (path := model_of(wildcards).options[option])
         else []
     )
+
+
+def training_group_of(wildcards):
+    """Where files are carried, a model's arrays and folds are one job; where they are shared, folds run side by side."""
+    is_shared = SharedFSUsage.INPUT_OUTPUT in workflow.storage_settings.shared_fs_usage
+    return None if is_shared else f"train_{wildcards.model}"
 
 
 def runs_of(wildcards):

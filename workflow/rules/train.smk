@@ -12,7 +12,7 @@ rule train:
     benchmark:
         "logs/steps/train/{model}/fold_{fold}.tsv"
     group:
-        "train_{model}"
+        training_group_of
     container:
         LEARNER.image.url
     # More than small machines have: Snakemake then gives all cores to one training, and the folds take turns.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from biom3d_workflow import slurm
 from biom3d_workflow.project import Project
 
 OUTCOME = "logs/outcome.txt"
@@ -48,10 +49,12 @@ class Run:
 
     project: Project
     _before: dict[str, tuple[int, int] | None] = field(default_factory=dict)
+    _before_in_slurm: frozenset[Path] = frozenset()
 
     def start(self) -> None:
         """Remember the logs that are there, so that those of an earlier run are not taken for this one's."""
         self._before = {step.log: _signature(step.log) for step in plan_steps(self.project)}
+        self._before_in_slurm = slurm.list_logs()
 
     def tell(self) -> None:
         """Print the table, and keep it."""
@@ -62,7 +65,7 @@ class Run:
 
     def text(self) -> str:
         """Return the table, the worst at the end, where the eyes are."""
-        results = judge(plan_steps(self.project), self._is_of_this_run)
+        results = self._judge()
         rows = [(row, judge_row(row, results)) for row in plan_rows(self.project)]
         rows = [(row, result) for row, result in rows if row.steps != SUMMARY or result.state == FAILED]
         order = [PASSED, OPEN, SKIPPED, FAILED]
@@ -76,7 +79,7 @@ class Run:
 
     def summarise_passed(self) -> None:
         """Write results/summary.csv of what there is, when a failure kept the rule `summary` from running."""
-        results = judge(plan_steps(self.project), self._is_of_this_run)
+        results = self._judge()
         if "summary all" not in results or results["summary all"].state == PASSED:
             return
         pairs = ["/".join(pair) for pair in self.project.evaluated_pairs()]
@@ -84,6 +87,13 @@ class Run:
         if metrics:
             out = ["--out", "results/summary.csv"]
             subprocess.run(["python", "-m", "biom3d.report", "summary", "--metrics", *metrics, *out], check=False)
+
+    def _judge(self) -> dict[str, Result]:
+        return judge(
+            plan_steps(self.project),
+            self._is_of_this_run,
+            lambda step: slurm.explain_end(step.name, self._before_in_slurm),
+        )
 
     def _is_of_this_run(self, log: str) -> bool:
         return _signature(log) is not None and _signature(log) != self._before.get(log)
@@ -160,8 +170,13 @@ def plan_rows(project: Project) -> list[Row]:
     return rows
 
 
-def judge(steps: Sequence[Step], is_of_this_run: Callable[[str], bool]) -> dict[str, Result]:
-    """Say what became of each step: its output and its log tell, and the steps that it needs."""
+def judge(
+    steps: Sequence[Step], is_of_this_run: Callable[[str], bool], end_of: Callable[[Step], str] = lambda step: ""
+) -> dict[str, Result]:
+    """Say what became of each step: its output and its log tell, and the steps that it needs.
+
+    `end_of` says who ended a step that did not end by itself, or ''; its own log could not.
+    """
     results: dict[str, Result] = {}
     renewed = {step.name: is_of_this_run(step.log) for step in steps}
     # A step that others went on from has ended well; a group that fails later does not bring its output home.
@@ -171,6 +186,8 @@ def judge(steps: Sequence[Step], is_of_this_run: Callable[[str], bool]) -> dict[
         if blocker:
             cause = results[blocker].why if results[blocker].state == SKIPPED else f"{blocker} failed"
             results[step.name] = Result(SKIPPED, cause)
+        elif not Path(step.output).exists() and (end := end_of(step)):
+            results[step.name] = Result(FAILED, f"{step.name}: {end}; log: {step.log}")
         elif not renewed[step.name] and any(renewed[need] for need in step.needs):
             # What it needs was made anew and it was not: its output, if there, is of yesterday.
             results[step.name] = Result(OPEN, f"{step.name} was not reached")
