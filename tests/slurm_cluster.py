@@ -82,12 +82,12 @@ class Cluster:
         assert done.returncode == 0, done.stderr
         return done.stdout.splitlines()
 
-    def empty(self) -> None:
-        """End all jobs, and wait until they have gone."""
-        if jobs := self.jobs():
+    def empty(self, *options: str) -> None:
+        """End all jobs, or those of which `squeue` tells with these options, and wait until they have gone."""
+        if jobs := self.jobs(*options):
             self.run("scancel", *jobs)
         end = time.monotonic() + PATIENCE_S
-        while self.jobs():
+        while self.jobs(*options):
             assert time.monotonic() < end, "a job of Slurm does not end"
             time.sleep(0.1)
 

@@ -32,16 +32,105 @@ def cluster(plugin):
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory, cluster):
-    """A project with one bad data set after its run by Slurm: folder, what was said, what Slurm says of the jobs."""
+def whole_run(tmp_path_factory, cluster):
+    """A project with one bad data set, and its run by Slurm, which goes on beside the first tests: it mostly waits."""
     before, folder = Path.cwd(), tmp_path_factory.mktemp("slurm")
     make_project(folder, CONFIG, [*SMALL_ROWS, BAD])
     Path("data/bad/images").mkdir(parents=True)
     Path("data/bad/images/1.tif").write_bytes(next(Path("data/train/images").iterdir()).read_bytes()[:3000])
-    ended = cluster.run(*snakemake(*PROFILE))
-    jobs = cluster.jobs("--states=all", form="%k %N")
-    yield SimpleNamespace(folder=folder, code=ended.returncode, said=ended.stdout + ended.stderr, jobs=jobs)
+    with open("said.txt", "w") as said:
+        process = cluster.start(*snakemake(*PROFILE), stdout=said, stderr=said)
     os.chdir(before)
+    yield SimpleNamespace(folder=folder, process=process)
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def done(whole_run, cluster):
+    """The same after its end: folder, exit code, what was said, what Slurm says of the jobs."""
+    code = whole_run.process.wait(600)
+    jobs = cluster.jobs("--states=all", "--partition=main", form="%k %N")
+    said = (whole_run.folder / "said.txt").read_text()
+    return SimpleNamespace(folder=whole_run.folder, code=code, said=said, jobs=jobs)
+
+
+WAIT = """
+for _ in range(3000):
+    if pathlib.Path("go").exists():
+        break
+    pathlib.Path("started").touch()
+    __import__("time").sleep(0.1)
+"""
+TARGET = "logs/m/fold_0"
+# The whole run beside these tests uses the main partition.
+ONE = [TARGET, "--default-resources", "slurm_partition=other"]
+OTHER = "--partition=other"
+
+
+@pytest.fixture
+def steps(stand_in, tmp_path, plugin):
+    """A folder for PYTHONPATH with steps that do nothing, except that trainings wait for a file `go`."""
+    shutil.copytree(stand_in, tmp_path / "steps")
+    train = tmp_path / "steps/biom3d/train.py"
+    train.write_text(train.read_text().replace("broken =", f"{WAIT}\nbroken =", 1))
+    return {"PYTHONPATH": f"{tmp_path / 'steps'}:{plugin}"}
+
+
+@pytest.fixture
+def running(whole_run, folder, cluster, steps):
+    """A run by Slurm of which a training with two GPUs is at work; what comes before it has run here."""
+    write_request("gpu: 2\nmodels: {m: {folds: 1}}\n")
+    before = run_snakemake("--cores", "2", "--notemp", "logs/m/plan.yaml", **steps)
+    assert before.returncode == 0, before.stderr
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with cluster.start(*snakemake(*PROFILE, *ONE), environ=steps, **streams) as running:
+        wait_for(Path("started").exists, "a training at work", 120)
+        yield running
+        running.kill()
+    cluster.empty(OTHER)
+
+
+def run_again(cluster: Cluster, steps: dict[str, str], *options: str) -> "subprocess.CompletedProcess[str]":
+    return cluster.run(*snakemake(*PROFILE, *ONE, *options), **steps)
+
+
+def test_what_rules_and_configuration_ask_for_reaches_slurm(running, cluster):
+    asked = cluster.run("scontrol", "show", "job", "--details", cluster.jobs(OTHER)[0]).stdout.split()
+    wanted = {"NumCPUs=8", "MinMemoryNode=16000M", "TimeLimit=2-00:00:00", "TresPerJob=gres:gpu:2", "Partition=other"}
+    assert wanted <= set(asked)
+
+
+def test_a_job_that_somebody_cancels_is_told_and_the_next_run_takes_it_up(running, cluster, steps):
+    number = cluster.jobs(OTHER)[0]
+    assert cluster.run("scancel", number).returncode == 0
+    said, _ = running.communicate(timeout=120)
+    assert f"train m/fold_0: Slurm ended job {number}: somebody cancelled it; run again" in said
+    assert "Traceback" not in said
+    Path("go").touch()
+    assert run_again(cluster, steps).returncode == 0
+    assert Path(TARGET).exists()
+
+
+def test_ctrl_c_leaves_no_job_of_ours_in_the_queue_not_even_one_that_the_plugin_forgot(running, cluster):
+    submit = ["sbatch", "--parsable", OTHER, "--output", "/dev/null", "--wrap", "sleep 600"]
+    assert cluster.run(*submit, "--comment", "rule_forgotten").returncode == 0
+    own = cluster.run(*submit).stdout.strip()
+    running.send_signal(signal.SIGINT)
+    said, _ = running.communicate(timeout=120)
+    assert cluster.jobs(OTHER) == [own]
+    assert "Traceback" not in said
+
+
+def test_jobs_of_a_killed_snakemake_are_not_run_beside_themselves(running, cluster, steps):
+    running.kill()
+    running.communicate()
+    numbers = cluster.jobs(OTHER)
+    assert run_again(cluster, steps, "--unlock").returncode == 0
+    again = run_again(cluster, steps)
+    assert again.returncode == 1
+    assert f"scancel {numbers[0]} " in again.stderr
+    assert cluster.jobs(OTHER) == numbers
 
 
 def test_results_by_slurm_equal_those_of_this_python_bit_for_bit(in_this_python, done):
@@ -87,79 +176,6 @@ def test_once_the_bad_row_is_off_there_is_nothing_to_do(done, cluster, monkeypat
     assert "Nothing to be done" in cluster.run(*snakemake(*PROFILE)).stderr
 
 
-WAIT = """
-for _ in range(3000):
-    if pathlib.Path("go").exists():
-        break
-    pathlib.Path("started").touch()
-    __import__("time").sleep(0.1)
-"""
-TARGET = "logs/m/fold_0"
-
-
-@pytest.fixture
-def steps(stand_in, tmp_path, plugin):
-    """A folder for PYTHONPATH with steps that do nothing, except that trainings wait for a file `go`."""
-    shutil.copytree(stand_in, tmp_path / "steps")
-    train = tmp_path / "steps/biom3d/train.py"
-    train.write_text(train.read_text().replace("broken =", f"{WAIT}\nbroken =", 1))
-    return {"PYTHONPATH": f"{tmp_path / 'steps'}:{plugin}"}
-
-
-@pytest.fixture
-def running(folder, cluster, steps):
-    """A run by Slurm of which a training with two GPUs is at work; what comes before it has run here."""
-    write_request("gpu: 2\nmodels: {m: {folds: 1}}\n")
-    before = run_snakemake("--cores", "2", "--notemp", "logs/m/plan.yaml", **steps)
-    assert before.returncode == 0, before.stderr
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with cluster.start(*snakemake(*PROFILE, TARGET), environ=steps, **streams) as running:
-        wait_for(Path("started").exists, "a training at work")
-        yield running
-        running.kill()
-    cluster.empty()
-
-
-def run_again(cluster: Cluster, steps: dict[str, str], *options: str) -> "subprocess.CompletedProcess[str]":
-    return cluster.run(*snakemake(*PROFILE, TARGET, *options), **steps)
-
-
-def test_what_rules_and_configuration_ask_for_reaches_slurm(running, cluster):
-    asked = cluster.run("scontrol", "show", "job", "--details", cluster.jobs()[0]).stdout
-    for words in ("NumCPUs=8 ", "MinMemoryNode=16000M", "TimeLimit=2-00:00:00", "TresPerJob=gres:gpu:2", "GRES=gpu:2"):
-        assert words in asked
-
-
-def test_a_job_that_somebody_cancels_is_told_and_the_next_run_takes_it_up(running, cluster, steps):
-    number = cluster.jobs()[0]
-    assert cluster.run("scancel", number).returncode == 0
-    said, _ = running.communicate(timeout=120)
-    assert f"train m/fold_0: Slurm ended job {number}: somebody cancelled it; run again" in said
-    assert "Traceback" not in said
-    Path("go").touch()
-    assert run_again(cluster, steps).returncode == 0
-    assert Path(TARGET).exists()
-
-
-def test_ctrl_c_leaves_no_job_in_the_queue(running, cluster):
-    assert len(cluster.jobs()) == 1
-    running.send_signal(signal.SIGINT)
-    said, _ = running.communicate(timeout=120)
-    assert cluster.jobs() == []
-    assert "Traceback" not in said
-
-
-def test_jobs_of_a_killed_snakemake_are_not_run_beside_themselves(running, cluster, steps):
-    running.kill()
-    running.communicate()
-    numbers = cluster.jobs()
-    assert run_again(cluster, steps, "--unlock").returncode == 0
-    again = run_again(cluster, steps)
-    assert again.returncode == 1
-    assert f"scancel {numbers[0]} " in again.stderr
-    assert cluster.jobs() == numbers
-
-
 def test_without_slurm_one_line_says_where_to_go(folder, tmp_path, plugin):
     programs = tmp_path / "bin"
     programs.mkdir()
@@ -169,6 +185,13 @@ def test_without_slurm_one_line_says_where_to_go(folder, tmp_path, plugin):
     assert done.returncode == 1
     assert "there is no 'sbatch' on this machine; run Snakemake on a login node of the cluster" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_without_the_plugin_snakemake_ends_with_the_line_that_our_page_explains(folder):
+    said = run_snakemake("--workflow-profile", str(ROOT / "profiles/slurm")).stderr.strip().splitlines()[-1]
+    message = "argument --executor/-e: invalid choice: 'slurm'"
+    assert message in said
+    assert message in (ROOT / "docs/slurm.md").read_text()
 
 
 def test_biom3d_itself_is_refused_without_containers(folder, plugin):

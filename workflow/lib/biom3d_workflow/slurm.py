@@ -12,11 +12,11 @@ EXECUTOR = "slurm"
 LOGS = Path(".snakemake/slurm_logs")  # the plugin's: RULE/WILDCARDS/JOB.log; it removes those of good jobs
 OURS = "rule_"  # how the plugin begins a job's comment
 STOP_WITHIN_S = 60
-MORE = "give rule '{rule}' more {resource} (set-resources in the profile)"
+MORE = "give rule '{rule}' more %s (set-resources in the profile)"
 # What Slurm writes into the log of a job that it ends -> what to say. The first that fits counts.
 ENDS = {
-    r"DUE TO TIME LIMIT": f"its time was over; {MORE.format(rule='{rule}', resource='runtime')}",
-    r"(?i)oom.kill|exceeded .*memory limit": f"no memory was left; {MORE.format(rule='{rule}', resource='mem_mb')}",
+    r"DUE TO TIME LIMIT": f"its time was over; {MORE % 'runtime'}",
+    r"(?i)oom.kill|exceeded .*memory limit": f"no memory was left; {MORE % 'mem_mb'}",
     r"DUE TO PREEMPTION": "it had to make room for another job; run again",
     r"DUE TO NODE FAIL": "its node failed; run again",
     r"\*\*\* (JOB|STEP) \S+ ON .* CANCELLED AT": "somebody cancelled it; run again",
