@@ -280,7 +280,11 @@ def _load_network(run: Path, plan: "Plan", outputs: int, device: "torch.device")
     saved = load_checkpoint(path, device)
     load_weights(network, saved["model"], str(path))
     shift = saved.get("prior_shift", [0.0] * outputs)  # models of Biom3d, and old ones, have none
-    if not isinstance(shift, list) or len(shift) != outputs or not all(isinstance(s, float) for s in shift):
+    if (
+        not isinstance(shift, list)
+        or len(shift) != outputs
+        or not all(isinstance(s, float) and abs(s) < 99 for s in shift)
+    ):
         raise DataError(f"'{path}': prior_shift is {shift!r}; wanted {outputs} numbers; copy or train it again")
     return network.to(device).eval(), shift
 

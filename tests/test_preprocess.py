@@ -94,6 +94,15 @@ def test_an_edited_plan_is_fed_back(tmp_path):
     assert (plan.batch_size, plan.num_epochs) == (3, 9)
 
 
+def test_another_optimiser_than_that_of_an_edited_plan_brings_its_rate(tmp_path):
+    assert run(make_set(tmp_path), "--num_epochs", "1") == 0
+    (tmp_path / "plan.yaml").rename(tmp_path / "mine.yaml")
+    assert run(tmp_path, "--base_config", str(tmp_path / "mine.yaml"), "--optimizer", "sgd") == 0
+    plan = load_plan(tmp_path / "plan.yaml")
+    assert (plan.optimizer, plan.learning_rate, plan.weight_decay) == ("sgd", 0.01, 3e-5)
+    assert plan.why["optimizer"] == "asked for"
+
+
 def test_a_plan_for_other_channels_is_refused(tmp_path, capfd):
     assert run(make_set(tmp_path)) == 0
     text = (tmp_path / "plan.yaml").read_text().replace("num_channels: 1", "num_channels: 2")

@@ -3,17 +3,18 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from biom3d.config import Plan, PlanRequest, SpacingUm, check_plan, load_plan
+from biom3d.config import Fingerprint, Plan, PlanRequest, SpacingUm, check_plan, load_plan
 from biom3d.data.dataset import read_case, read_headers
 from biom3d.data.pairing import Case
 from biom3d.errors import ConfigError
 from biom3d.events import Reporter
 from biom3d.planning.fingerprint import make_fingerprint, sample_object_voxels
 from biom3d.planning.machine import describe_machine
-from biom3d.planning.plan import make_plan
+from biom3d.planning.plan import learning_of, make_plan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +27,7 @@ class PlanOrder:
     desc: str
     request: PlanRequest
     base: Path | None = None
-    changes: dict[str, object] = dataclasses.field(default_factory=dict)
+    changes: dict[str, Any] = dataclasses.field(default_factory=dict)
     instances: bool = False
     spacing_um: SpacingUm | None = None
 
@@ -47,8 +48,19 @@ def plan_cases(order: PlanOrder, cases: Sequence[Case], report: Reporter) -> Pla
     if (base.num_channels, base.is_2d) != (facts.num_channels, facts.is_2d):
         wanted, found = _kind(base.num_channels, base.is_2d), _kind(facts.num_channels, facts.is_2d)
         raise ConfigError(f"{order.base}: made for {wanted}, the data are {found}; use another plan")
-    changed = dataclasses.replace(base, **order.changes, desc=order.desc, fingerprint=facts)  # type: ignore[arg-type]
-    return check_plan(changed, str(order.base))
+    return check_plan(_changed(base, order, facts), str(order.base))
+
+
+def _changed(base: Plan, order: PlanOrder, facts: Fingerprint) -> Plan:
+    """Return the plan `base` with what was asked for; another optimiser brings its own rate and weight decay."""
+    changes = dict(order.changes)
+    optimizer = changes.get("optimizer", base.optimizer)
+    if optimizer != base.optimizer:
+        steps = changes.get("num_epochs", base.num_epochs) * changes.get("num_steps", base.num_steps)
+        rate, decay = learning_of(optimizer, steps)
+        changes = {"learning_rate": rate, "weight_decay": decay, **changes}
+    why = base.why | {key: "asked for" for key in changes if key in base.why}
+    return dataclasses.replace(base, **changes, desc=order.desc, fingerprint=facts, why=why)
 
 
 def _sample_intensities(order: PlanOrder, cases: Sequence[Case], report: Reporter) -> list[np.ndarray]:

@@ -18,8 +18,8 @@ MIN_FEATURE_MAP = 4  # voxels left on an axis after all halvings
 BYTES_PER_VOXEL_AND_FEATURE = 80.0
 HALF_PRECISION_FACTOR = 0.58
 CPU_PATCH_VOXELS = 2 * 32 * 64 * 64  # a step of this batch takes 0.2 s at width 16 on 2 cores: still usable
-SHORT_TRAINING = 2000  # batches; AdamW was better after 300, 400 and 1500 (bench/quality/README.md)
-LEARNING_RATES = {"sgd": 0.01, "adamw": 0.001}
+SHORT_TRAINING = 2000  # batches; AdamW was better after 300 and 1500 (bench/quality/README.md)
+LEARNING_RATE, WEIGHT_DECAY = {"sgd": 0.01, "adamw": 0.001}, {"sgd": 3e-5, "adamw": 1e-2}
 SHORT_LEARNING_RATE = 0.003  # of AdamW in a short training
 
 
@@ -56,7 +56,7 @@ def make_plan(desc: str, facts: Fingerprint, request: PlanRequest, machine: Mach
         num_val_steps=max(1, request.num_steps // 5),
         optimizer=optimizer,
         learning_rate=learning_rate,
-        weight_decay=3e-5 if optimizer == "sgd" else 1e-2,
+        weight_decay=WEIGHT_DECAY.get(optimizer, WEIGHT_DECAY["sgd"]),
         seed=request.seed,
         fingerprint=facts,
         request=request,
@@ -203,21 +203,24 @@ def _choose_batch(patch: Triple, facts: Fingerprint, request: PlanRequest, budge
     return max(2, min(fits, data))
 
 
+def learning_of(optimizer: str, steps: int) -> tuple[float, float]:
+    """Return the learning rate and the weight decay of an optimiser in a training of so many batches."""
+    if optimizer == "adamw":
+        return (SHORT_LEARNING_RATE if steps < SHORT_TRAINING else LEARNING_RATE["adamw"]), WEIGHT_DECAY["adamw"]
+    return LEARNING_RATE["sgd"], WEIGHT_DECAY["sgd"]
+
+
 def _choose_training(request: PlanRequest, why: dict[str, str]) -> tuple[str, float]:
     """Return optimiser and learning rate, and say why what is the same for all data is as it is."""
     steps = request.num_epochs * request.num_steps
     is_short = steps < SHORT_TRAINING
     optimizer = request.optimizer or ("adamw" if is_short else "sgd")
-    rate = SHORT_LEARNING_RATE if is_short and optimizer == "adamw" else LEARNING_RATES.get(optimizer, 0.01)
-    why["optimizer"] = (
-        "asked for"
-        if request.optimizer
-        else (
-            f"{steps} batches are few: AdamW learns faster than SGD, whose momentum remembers a hundred of them"
-            if is_short
-            else "SGD with Nesterov momentum, the standard of nnU-Net and Biom3d"
-        )
-    )
+    rate, _ = learning_of(optimizer, steps)
+    why["optimizer"] = "SGD with Nesterov momentum, the standard of nnU-Net and Biom3d"
+    if is_short:
+        why["optimizer"] = f"{steps} batches are few: AdamW learns faster than SGD, whose momentum remembers a hundred"
+    if request.optimizer:
+        why["optimizer"] = "asked for"
     why["num_epochs"] = (
         "a first result in hours; more is better as long as the curve rises, and --log goes on with a finished training"
     )

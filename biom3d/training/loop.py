@@ -139,7 +139,7 @@ def resume(training: Training, any_length: bool = False) -> bool:
         return False
     saved = load_checkpoint(path, training.device)
     try:
-        wanted, found = plan_facts(training.plan), dict(saved["plan"])
+        wanted, found = plan_facts(training.plan), {"prior_correction": True, **saved["plan"]}  # new since it was begun
         if any_length:
             found["num_epochs"] = wanted["num_epochs"]
             training.origin = saved["origin"]

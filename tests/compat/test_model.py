@@ -28,6 +28,12 @@ def test_our_configuration_says_to_biom3d_what_the_plan_says(tmp_path):
         assert getattr(plan, key) == getattr(PLAN, key), key
 
 
+def test_a_plan_for_adamw_says_to_biom3d_what_suits_its_sgd(tmp_path):
+    plan = dataclasses.replace(PLAN, optimizer="adamw", learning_rate=0.003, weight_decay=0.01)
+    found = read_plan(write(tmp_path, plan=plan) / "log" / "config.yaml")
+    assert (found.optimizer, found.learning_rate, found.weight_decay) == ("sgd", 0.01, 3e-5)
+
+
 def test_ct_scaling_goes_there_and_back(tmp_path):
     normal = Normalisation("ct", (1.0,), (9.0,), (4.0,), (2.0,))
     model = read_model(write(tmp_path, plan=dataclasses.replace(PLAN, normalisation=normal)))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from biom3d.config import PlanRequest
+from biom3d.data import priors
 from biom3d.data.patches import Case, sample_foreground
 from biom3d.data.priors import LARGEST, prior_shift
 from biom3d.planning.fingerprint import make_fingerprint
@@ -23,8 +24,7 @@ def case_with(*boxes):
 
 
 def plan_for(case, classes=1, patch=(16, 16, 16), **changes):
-    counts = np.bincount(case.mask.ravel(), minlength=classes + 1)
-    facts = make_fingerprint([(1, *SHAPE)] * 2, [(1.0, 1.0, 1.0)] * 2, False, counts)
+    facts = make_fingerprint([(1, *case.mask.shape)] * 2, [(1.0, 1.0, 1.0)] * 2, False)
     request = PlanRequest(num_classes=classes, patch_size=patch, batch_size=2)
     return dataclasses.replace(make_plan("m", facts, request, Machine("cpu", 1.0, False)), **changes)
 
@@ -39,10 +39,36 @@ def test_patches_that_are_the_whole_volume_shift_nothing():
 
 
 def test_the_shift_is_the_log_ratio_of_shares_in_patches_and_in_volumes():
-    # all patches hold the object of 512 of 4096 voxels: odds of 1/7 instead of 1/127
+    # all patches are the same corner of 16x48x48 voxels with the object of 512: odds of 1/71 instead of 1/127
     case = case_with(CORNER)
-    shift = prior_shift([case], plan_for(case, foreground_rate=1.0, patch=(16, 16, 16)))
-    assert shift == (0.0, pytest.approx(min(LARGEST, np.log(127 / 7)), abs=1e-3))
+    shift = prior_shift([case], plan_for(case, foreground_rate=1.0, patch=(16, 48, 48)))
+    assert shift == (0.0, pytest.approx(np.log(127 / 71), abs=1e-3))
+
+
+def test_the_shift_has_a_limit():
+    case = case_with(CORNER)  # odds of 1/7 in the patches
+    assert prior_shift([case], plan_for(case, foreground_rate=1.0)) == (0.0, LARGEST)
+
+
+def test_volumes_count_alike_whatever_their_size():
+    large = case_with(CORNER)
+    small = dataclasses.replace(
+        large, mask=np.repeat(np.uint8([0, 1]), 8)[:, None, None] * np.ones((1, 16, 16), np.uint8)
+    )
+    assert abs(prior_shift([small, large], plan_for(large, foreground_rate=0.0))[1]) < 0.2
+
+
+def test_of_large_volumes_some_planes_are_counted(monkeypatch):
+    case = case_with(np.s_[:, 24:40, 24:40])
+    whole = prior_shift([case], plan_for(case))
+    monkeypatch.setattr(priors, "VOXELS_PER_CASE", 64 * 64 * 4)
+    assert prior_shift([case], plan_for(case)) == whole
+
+
+def test_a_damaged_mask_is_left_to_the_training_to_name():
+    case = case_with(*(np.s_[:, 6 * i : 6 * i + 4, :8] for i in range(9)))
+    case.mask[0, 0, 0] = 200
+    assert len(prior_shift([case], plan_for(case, 9))) == 10
 
 
 def test_random_patches_that_see_the_middle_too_often_shift_too():
@@ -64,8 +90,3 @@ def test_a_class_without_voxels_is_not_shifted():
 def test_a_plan_can_forbid_it():
     case = case_with(CORNER)
     assert prior_shift([case], plan_for(case, foreground_rate=1.0, prior_correction=False)) == (0.0, 0.0)
-
-
-def test_without_the_facts_of_the_volumes_nothing_is_shifted():
-    case = case_with(CORNER)
-    assert prior_shift([case], plan_for(case, foreground_rate=1.0, fingerprint=None)) == (0.0, 0.0)

@@ -85,6 +85,17 @@ def test_a_killed_training_resumes_and_ends_as_if_nothing_had_happened(tmp_path,
     assert same(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
 
 
+def test_a_training_begun_before_there_was_a_prior_correction_goes_on(tmp_path, plan_file, data, capfd):
+    assert run(plan_file, data, tmp_path / "run") == 0
+    (tmp_path / "run").rename(tmp_path / "next.partial")
+    path = tmp_path / "next.partial" / "model" / "boxes.pth"
+    state = torch.load(path, weights_only=True)
+    del state["plan"]["prior_correction"]
+    torch.save(state, path)
+    assert run(plan_file, data, tmp_path / "next") == 0
+    assert "resuming" in capfd.readouterr().err
+
+
 def test_a_partial_training_of_another_plan_is_not_taken_up(tmp_path, plan_file, data, capfd):
     assert run(plan_file, data, tmp_path / "run") == 0
     (tmp_path / "run").rename(tmp_path / "next.partial")
