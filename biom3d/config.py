@@ -151,9 +151,9 @@ class Plan:
     optimizer: str
     learning_rate: float
     weight_decay: float = 3e-5
-    momentum: float = 0.99
+    momentum: float = 0.99  # of SGD
     foreground_rate: float = 0.5  # share of patches centred on a voxel of an object
-    prior_correction: bool = True  # predictions allow for patches that hold more objects than volumes do
+    prior_correction: bool = True  # predictions of the model allow for patches that hold another share of objects
     deep_supervision: bool = True
     augmentation: bool = True
     network: str = "UNet3D"

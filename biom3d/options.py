@@ -83,8 +83,8 @@ def add_request_options(parser: argparse.ArgumentParser) -> None:
 
     def add(name: str, text: str, **more: Any) -> None:
         default = getattr(_DEFAULTS, name)
-        by_length = name in ("optimizer", "learning_rate")
-        chosen = f"chosen from {'the length of the training' if by_length else 'data and machine'}"
+        by_length = {"optimizer": "the length of the training", "learning_rate": "the optimiser and that length"}
+        chosen = f"chosen from {by_length.get(name, 'data and machine')}"
         shown = chosen if default is None else default
         flag = f"--{name.removesuffix('_gb')}"
         parser.add_argument(flag, dest=name, help=f"{text} (default: {shown})", **more)
