@@ -12,7 +12,7 @@ from biom3d.config import Plan
 from biom3d.data.labels import count_classes
 from biom3d.data.patches import Case, crop, draw_places
 
-PATCHES = 200  # drawn to learn what training sees; the shift then has a standard deviation of about 0.05
+PATCHES = 200  # drawn to learn what training sees; the shift then has a standard deviation of 0.05 to 0.15
 VOXELS_PER_CASE = 64e6  # about what is counted of a volume at most: of larger ones only every n-th plane
 LARGEST = 1.0  # see below
 
