@@ -46,7 +46,7 @@ def _patches(cases: Sequence[Case], plan: Plan) -> Iterator[np.ndarray]:
 
 def _thinned(mask: np.ndarray) -> np.ndarray:
     """Return a mask (z, y, x) with every n-th plane only, where it is large."""
-    step = int(np.ceil(mask.size / VOXELS_PER_CASE))
+    step = min(len(mask), int(np.ceil(mask.size / VOXELS_PER_CASE)))  # of a large plane, as in 2D, all is counted
     return mask[step // 2 :: step]
 
 

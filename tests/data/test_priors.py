@@ -65,6 +65,14 @@ def test_of_large_volumes_some_planes_are_counted(monkeypatch):
     assert prior_shift([case], plan_for(case)) == whole
 
 
+def test_of_a_large_plane_all_is_counted(monkeypatch):
+    mask = np.zeros((1, 64, 64), np.uint8)
+    mask[0, :8, :8] = 1
+    monkeypatch.setattr(priors, "VOXELS_PER_CASE", 100)
+    plane = Case("p", np.zeros((1, 1, 64, 64), np.float32), mask, {})
+    assert prior_shift([plane], plan_for(plane, patch=(1, 64, 64))) == (0.0, 0.0)
+
+
 def test_a_damaged_mask_is_left_to_the_training_to_name():
     case = case_with(*(np.s_[:, 6 * i : 6 * i + 4, :8] for i in range(9)))
     case.mask[0, 0, 0] = 200
