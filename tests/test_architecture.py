@@ -23,7 +23,7 @@ ALLOWED = {
     "views": BASE | {"io", "figures"},
     "planning": BASE,
     "models": BASE,
-    "compat": BASE | {"data"},
+    "compat": BASE | {"data", "planning"},
     "options": BASE | {"data"},
     "data": BASE | {"io", "planning"},
     "training": BASE | {"data", "models", "planning"},

@@ -7,11 +7,11 @@ from biom3d import __version__
 from biom3d.config import Plan, dump
 from biom3d.data.patches import margin_of
 from biom3d.files import write_text
+from biom3d.planning.plan import learning_of
 
 OURS = "biom3d-workflow"  # opens TRAINED_ON_VERSION of what we trained; Biom3d writes its own version there
 WORKERS = 2  # processes that load patches for Biom3d; it takes half as many more for validation
 FOREGROUND_RATE = 0.33
-RATE, DECAY = 0.01, 3e-5  # for its SGD, the only optimiser it has
 
 
 def biom3d_config(plan: Plan, fold: int) -> dict[str, Any]:
@@ -41,7 +41,9 @@ def biom3d_config(plan: Plan, fold: int) -> dict[str, Any]:
         "use_softmax": True,
         "load_data": False,
     }
-    rate, decay = (plan.learning_rate, plan.weight_decay) if plan.optimizer == "sgd" else (RATE, DECAY)
+    rate, decay = plan.learning_rate, plan.weight_decay
+    if plan.optimizer != "sgd":  # the only one that it has
+        rate, decay = learning_of("sgd", plan.num_epochs * plan.num_steps)
     loader = {"batch_size": plan.batch_size, "shuffle": True, "pin_memory": True}
     shared = {"median_spacing": spacing, "clipping_bounds": bounds, "intensity_moments": moments}
     return {

@@ -19,8 +19,6 @@ BYTES_PER_VOXEL_AND_FEATURE = 80.0
 HALF_PRECISION_FACTOR = 0.58
 CPU_PATCH_VOXELS = 2 * 32 * 64 * 64  # a step of this batch takes 0.2 s at width 16 on 2 cores: still usable
 SHORT_TRAINING = 2000  # batches; AdamW was better after 300 and 1500 (bench/quality/README.md)
-LEARNING_RATE, WEIGHT_DECAY = {"sgd": 0.01, "adamw": 0.001}, {"sgd": 3e-5, "adamw": 1e-2}
-SHORT_LEARNING_RATE = 0.003  # of AdamW in a short training
 
 
 def make_plan(desc: str, facts: Fingerprint, request: PlanRequest, machine: Machine) -> Plan:
@@ -38,7 +36,7 @@ def make_plan(desc: str, facts: Fingerprint, request: PlanRequest, machine: Mach
     batch = _choose_batch(patch, facts, request, budget, why)
     spacing = _choose_spacing(facts, why)
     normalisation = _choose_normalisation(facts, request, why)
-    optimizer, learning_rate = _choose_training(request, why)
+    optimizer, learning_rate, weight_decay = _choose_training(request, why)
     return Plan(
         desc=desc,
         num_classes=request.num_classes,
@@ -56,7 +54,7 @@ def make_plan(desc: str, facts: Fingerprint, request: PlanRequest, machine: Mach
         num_val_steps=max(1, request.num_steps // 5),
         optimizer=optimizer,
         learning_rate=learning_rate,
-        weight_decay=WEIGHT_DECAY.get(optimizer, WEIGHT_DECAY["sgd"]),
+        weight_decay=weight_decay,
         seed=request.seed,
         fingerprint=facts,
         request=request,
@@ -206,16 +204,16 @@ def _choose_batch(patch: Triple, facts: Fingerprint, request: PlanRequest, budge
 def learning_of(optimizer: str, steps: int) -> tuple[float, float]:
     """Return the learning rate and the weight decay of an optimiser in a training of so many batches."""
     if optimizer == "adamw":
-        return (SHORT_LEARNING_RATE if steps < SHORT_TRAINING else LEARNING_RATE["adamw"]), WEIGHT_DECAY["adamw"]
-    return LEARNING_RATE["sgd"], WEIGHT_DECAY["sgd"]
+        return (0.003 if steps < SHORT_TRAINING else 0.001), 1e-2
+    return 0.01, 3e-5
 
 
-def _choose_training(request: PlanRequest, why: dict[str, str]) -> tuple[str, float]:
-    """Return optimiser and learning rate, and say why what is the same for all data is as it is."""
+def _choose_training(request: PlanRequest, why: dict[str, str]) -> tuple[str, float, float]:
+    """Return optimiser, learning rate and weight decay, and say why what is the same for all data is as it is."""
     steps = request.num_epochs * request.num_steps
     is_short = steps < SHORT_TRAINING
     optimizer = request.optimizer or ("adamw" if is_short else "sgd")
-    rate, _ = learning_of(optimizer, steps)
+    rate, decay = learning_of(optimizer, steps)
     why["optimizer"] = "SGD with Nesterov momentum, the standard of nnU-Net and Biom3d"
     if is_short:
         why["optimizer"] = f"{steps} batches are few: AdamW learns faster than SGD, whose momentum remembers a hundred"
@@ -235,7 +233,7 @@ def _choose_training(request: PlanRequest, why: dict[str, str]) -> tuple[str, fl
     why["prior_correction"] = (
         "such patches hold more objects than the volumes, and a network learns to expect them; predictions allow for it"
     )
-    return optimizer, request.learning_rate or rate
+    return optimizer, request.learning_rate or rate, decay
 
 
 def _choose_spacing(facts: Fingerprint, why: dict[str, str]) -> tuple[float, float, float] | None:

@@ -32,6 +32,7 @@ def test_a_plan_for_adamw_says_to_biom3d_what_suits_its_sgd(tmp_path):
     plan = dataclasses.replace(PLAN, optimizer="adamw", learning_rate=0.003, weight_decay=0.01)
     found = read_plan(write(tmp_path, plan=plan) / "log" / "config.yaml")
     assert (found.optimizer, found.learning_rate, found.weight_decay) == ("sgd", 0.01, 3e-5)
+    assert biom3d_config(plan, 0)["WEIGHT_DECAY"] == 3e-5  # ours does not read it
 
 
 def test_ct_scaling_goes_there_and_back(tmp_path):
