@@ -81,11 +81,9 @@ def spacing_from(args: argparse.Namespace) -> SpacingUm | None:
 def add_request_options(parser: argparse.ArgumentParser) -> None:
     """Add what a user may ask of a plan; every default is that of `PlanRequest`."""
 
-    def add(name: str, text: str, **more: Any) -> None:
+    def add(name: str, text: str, source: str = "data and machine", **more: Any) -> None:
         default = getattr(_DEFAULTS, name)
-        by_length = {"optimizer": "the length of the training", "learning_rate": "the optimiser and that length"}
-        chosen = f"chosen from {by_length.get(name, 'data and machine')}"
-        shown = chosen if default is None else default
+        shown = f"chosen from {source}" if default is None else default
         flag = f"--{name.removesuffix('_gb')}"
         parser.add_argument(flag, dest=name, help=f"{text} (default: {shown})", **more)
 
@@ -109,8 +107,9 @@ def add_request_options(parser: argparse.ArgumentParser) -> None:
     add("patch_size", "patch in voxels", **triple)
     add("batch_size", "patches a batch", type=int, metavar="N")
     add("width", "features of the first stage of the network", type=int, metavar="N")
-    add("optimizer", "optimiser", choices=["sgd", "adamw"])
-    add("learning_rate", "learning rate of the first epoch", type=float, metavar="RATE")
+    add("optimizer", "optimiser", "the length of the training", choices=["sgd", "adamw"])
+    from_both = "the optimiser and that length"
+    add("learning_rate", "learning rate of the first epoch", from_both, type=float, metavar="RATE")
     add("seed", "seed of all random numbers", type=int, metavar="N")
     parser.add_argument(
         "--ct_norm",
