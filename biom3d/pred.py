@@ -272,21 +272,14 @@ def _refuse_unlike(runs: Sequence[Path], facts: Sequence[Any], keys: Sequence[st
 def _load_network(run: Path, plan: "Plan", outputs: int, device: "torch.device") -> "tuple[UNet, Sequence[float]]":
     """Return the network of a model folder with its best weights, ready to predict, and its `prior_shift`."""
     from biom3d.models import UNet
-    from biom3d.training.checkpoint import best_path, load_checkpoint
+    from biom3d.training.checkpoint import best_path, load_checkpoint, prior_shift_of
     from biom3d.training.loop import load_weights
 
     path = best_path(run, plan.desc)
     network = UNet(plan.num_channels, outputs, plan.num_pools, plan.width)
     saved = load_checkpoint(path, device)
     load_weights(network, saved["model"], str(path))
-    shift = saved.get("prior_shift", [0.0] * outputs)  # models of Biom3d, and old ones, have none
-    if (
-        not isinstance(shift, list)
-        or len(shift) != outputs
-        or not all(isinstance(s, float) and abs(s) < 99 for s in shift)
-    ):
-        raise DataError(f"'{path}': prior_shift is {shift!r}; wanted {outputs} numbers; copy or train it again")
-    return network.to(device).eval(), shift
+    return network.to(device).eval(), prior_shift_of(saved, outputs, path)
 
 
 def _predict_file(model: Model, path: Path, target: Path, options: PredictOptions, report: Reporter) -> float:

@@ -72,7 +72,7 @@ class Predictor:
     device: torch.device
     mirror: bool = False
     precision: Callable[[torch.device], AbstractContextManager[None]] = autocast
-    prior_shift: Sequence[float] = ()
+    prior_shift: Sequence[float] = (0.0,)  # the same for all classes, which decides nothing
 
 
 def predict_labels(
@@ -88,7 +88,7 @@ def predict_labels(
     scores = score_slabs(predictor, source.read, axes, report)
     shift = np.array(predictor.prior_shift, np.float32)[:, None, None]
     for z, plane in _resample_back(scores, target, shape):
-        labels[z] = (plane - shift if shift.any() else plane).argmax(0)
+        labels[z] = (plane - shift).argmax(0)
         forget_pages(labels)
 
 

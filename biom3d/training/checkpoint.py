@@ -57,6 +57,15 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     return content
 
 
+def prior_shift_of(saved: dict[str, Any], outputs: int, path: Path) -> list[float]:
+    """Return what predictions subtract from the scores of each output; zeros for models of Biom3d, and old ones."""
+    shift = saved.get("prior_shift", [0.0] * outputs)
+    is_list = isinstance(shift, list) and len(shift) == outputs
+    if not is_list or not all(isinstance(value, float) and abs(value) < 99 for value in shift):
+        raise DataError(f"'{path}': prior_shift is {shift!r}; wanted {outputs} numbers; copy or train it again")
+    return list(shift)
+
+
 def write_log(path: Path, rows: list[LogRow]) -> None:
     """Write the learning curve `log.csv`."""
     write_csv(path, LOG_COLUMNS, rows)
