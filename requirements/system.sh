@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# What the tests of containers, hosts and clusters need from the system, beside Python: a container engine, an SSH server,
-# network name spaces, a maker of base images, Slurm. Does nothing where all is there; root installs with apt-get, others are told how.
+# What the tests of containers, hosts and clusters need from the system, beside Python: a container engine, an SSH
+# server, network name spaces, a maker of base images, Slurm. Does nothing where all is there; root installs with
+# apt-get, others are told how.
 set -euo pipefail
 
 say() { echo "system: $*" >&2; }

@@ -3,7 +3,7 @@
 import pytest
 from biom3d_workflow import slurm
 
-LINES = {  # what Slurm 22.05 wrote in such cases; those of preemption, nodes and oom_kill by its source
+LINES = {  # what Slurm 22.05 wrote in such cases; those of preemption, nodes and oom_kill were not seen
     "slurmstepd-n1: error: *** JOB 3 ON n1 CANCELLED AT 2026-11-29T20:55:31 DUE TO TIME LIMIT ***": "more runtime",
     "slurmstepd: error: Detected 1 oom_kill event in StepId=7.batch.": "more mem_mb",
     "slurmstepd-n1: error: StepId=1.0 exceeded memory limit (408891392 > 104857600), being killed\n"

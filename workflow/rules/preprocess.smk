@@ -1,5 +1,6 @@
-# The arrays are large and only the trainings read them: they are removed after the last one, and where there is no shared
-# file system the group keeps them on the machine that made them. An edited plan is given back as the option `plan`, since this file is rewritten.
+# The arrays are large and only the trainings read them: they are removed after the last one, and where there is no
+# shared file system the group keeps them on the machine that made them. An edited plan is given back as the option
+# `plan`, since this file is rewritten.
 rule preprocess:
     input:
         checks=training_checks_of,
