@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.remote.test_run import make_project, options, with_engine
-from tests.workflow.conftest import HEADER, OPTIONS, ROOT, run_snakemake, write_request
+from tests.workflow.conftest import HEADER, ROOT, SMALL_CONFIG, run_snakemake, write_request
 from tests.workflow.test_docker import results
 
 __all__ = ["with_engine"]
@@ -23,8 +23,9 @@ ROWS = [
 
 @pytest.fixture
 def place(account, with_engine):
-    """The working folder on the server."""
+    """The working folder on the server, without what other tests sent there."""
     folder = account.home / "lab"
+    shutil.rmtree(folder, ignore_errors=True)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -61,7 +62,7 @@ def test_data_and_a_model_on_the_server_give_the_same_results(client, account, p
         give(tmp_path / "here/data" / name, place / "data" / name, account)
     images = keys_in(place / "data")
 
-    there = make_folder(tmp_path / "there", f"models:\n  tiny: {{{OPTIONS}}}\n", ROWS)
+    there = make_folder(tmp_path / "there", SMALL_CONFIG, ROWS)
     done = run_snakemake(*options(client))
     assert done.returncode == 0, done.stderr
     assert re.search(r"input: 10 files in 4 folders, (.+), \1 already there", done.stderr)

@@ -11,12 +11,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from biom3d import synth
 from tests.remote.conftest import Client
 from tests.remote.server import Server
 from tests.server.gated import Door, opened
 from tests.server.test_image import Box, box, image
-from tests.workflow.conftest import OPTIONS, ROOT, run_snakemake, write_request
+from tests.workflow.conftest import ROOT, SMALL_CONFIG, make_cells, run_snakemake, write_request
 from tests.workflow.test_docker import results
 
 __all__ = ["box", "image"]
@@ -25,7 +24,7 @@ ROWS = ["cells\tdata/train/images\tdata/train/masks\ttiny", "new\tdata/new/image
 
 
 @pytest.fixture
-def with_engine(account):
+def with_engine(account, docker_client):
     """The account may use the engine, as an administrator would arrange it."""
     group = Path("/var/run/docker.sock").group()
     subprocess.run(["usermod", "-aG", group, account.name], check=True)
@@ -34,9 +33,8 @@ def with_engine(account):
 def make_project(folder: Path) -> None:
     folder.mkdir()
     os.chdir(folder)
-    for name, count in (("train", "3"), ("new", "2")):
-        assert synth.main([f"data/{name}", "--count", count, "--shape", "16", "24", "24", "--cells", "4"]) == 0
-    write_request(f"models:\n  tiny: {{{OPTIONS}}}\n", ROWS)
+    make_cells({"train": 3, "new": 2})
+    write_request(SMALL_CONFIG, ROWS)
 
 
 def options(client) -> list[str]:

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -60,6 +60,7 @@ def problems_of(request_of: Request) -> Callable[..., list[str]]:
 
 
 OPTIONS = "folds: 2, num_epochs: 2, num_steps: 2, width: 4, max_dim: 16, seed: 1"
+SMALL_CONFIG = f"models:\n  tiny: {{{OPTIONS}}}\n"
 SMALL_ROWS = [
     "cells\tdata/train/images\tdata/train/masks\ttiny",
     "new\tdata/my [cells] 'ü'/images\tdata/my [cells] 'ü'/masks\t\ttiny",
@@ -69,16 +70,21 @@ SMALL_ROWS = [
 def make_project(folder: Path, config: str, rows: Sequence[str] = SMALL_ROWS) -> None:
     """Make a project of real images, small enough for two cores, and work in it."""
     os.chdir(folder)
-    for name, count in (("train", "3"), ("my [cells] 'ü'", "2")):
-        assert synth.main([f"data/{name}", "--count", count, "--shape", "16", "24", "24", "--cells", "4"]) == 0
+    make_cells({"train": 3, "my [cells] 'ü'": 2})
     write_request(config, rows)
+
+
+def make_cells(sets: Mapping[str, int]) -> None:
+    """Make so many small images of cells and their masks in each of data/NAME."""
+    for name, count in sets.items():
+        assert synth.main([f"data/{name}", "--count", str(count), "--shape", "16", "24", "24", "--cells", "4"]) == 0
 
 
 @pytest.fixture(scope="session")
 def in_this_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of such a project in which the workflow has run without containers; not to be changed."""
     before, folder = Path.cwd(), tmp_path_factory.mktemp("local")
-    make_project(folder, f"models:\n  tiny: {{{OPTIONS}}}\n")
+    make_project(folder, SMALL_CONFIG)
     done = run_snakemake("--workflow-profile", str(ROOT / "profiles/local"))
     os.chdir(before)
     assert done.returncode == 0, done.stderr

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from biom3d import demo
-from tests.workflow.conftest import OPTIONS, ROOT, make_project, run_snakemake
+from tests.workflow.conftest import ROOT, SMALL_CONFIG, make_project, run_snakemake
 
 pytestmark = pytest.mark.system
 # What a run writes about itself (times, folders); all else must be there in both.
@@ -20,7 +20,7 @@ OWN = ("logs/steps", "logs/outcome.txt", ".snakemake", "config", "data/train", "
 def folders(in_this_python, tmp_path_factory, cpu_image):
     """Two folders with the same project, run in this Python and in containers."""
     before, folder = Path.cwd(), tmp_path_factory.mktemp("docker")
-    make_project(folder, f"models:\n  tiny: {{{OPTIONS}}}\n")
+    make_project(folder, SMALL_CONFIG)
     done = run_snakemake("--workflow-profile", str(ROOT / "profiles/docker"))
     assert done.returncode == 0, done.stderr
     yield {"local": in_this_python, "docker": folder}
@@ -89,7 +89,7 @@ def test_biom3d_itself_runs_behind_the_same_rules(tmp_path, monkeypatch, cpu_ima
 
 def test_biom3d_itself_is_refused_without_containers(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    make_project(tmp_path, f"engine: upstream-0.1.2\nmodels:\n  tiny: {{{OPTIONS}}}\n")
+    make_project(tmp_path, f"engine: upstream-0.1.2\n{SMALL_CONFIG}")
     done = run_snakemake("--workflow-profile", str(ROOT / "profiles/local"))
     assert done.returncode == 1
     assert "engine 'upstream-0.1.2' runs only in its image" in done.stderr

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from biom3d import synth
 from biom3d.io import read_header
-from tests.workflow.conftest import ROOT, run_snakemake, write_request
+from tests.workflow.conftest import ROOT, SMALL_CONFIG, make_cells, run_snakemake, write_request
 
 pytestmark = pytest.mark.system
-CONFIG = "models:\n  tiny: {folds: 2, num_epochs: 2, num_steps: 2, width: 4, max_dim: 16, seed: 1}\n"
 ROWS = [
     "cells\tdata/train/images\tdata/train/masks\ttiny",
     "new\tdata/new/images\tdata/new/masks\t\ttiny",
@@ -26,11 +24,10 @@ def done(tmp_path_factory):
     """A folder in which the workflow has run, with one bad data set; the process of the first run is its result."""
     folder, before = tmp_path_factory.mktemp("run"), Path.cwd()
     os.chdir(folder)
-    for name, count in (("train", "3"), ("new", "2"), ("my [cells] 'ü'", "1"), ("bad", "1")):
-        assert synth.main([f"data/{name}", "--count", count, "--shape", "16", "24", "24", "--cells", "4"]) == 0
+    make_cells({"train": 3, "new": 2, "my [cells] 'ü'": 1, "bad": 1})
     bad = next(Path("data/bad/images").iterdir())
     bad.write_bytes(bad.read_bytes()[:3000])
-    write_request(CONFIG, [*ROWS, BAD])
+    write_request(SMALL_CONFIG, [*ROWS, BAD])
     first = run_snakemake("--workflow-profile", str(ROOT / "profiles/local"))
     yield folder, first
     os.chdir(before)
@@ -99,7 +96,7 @@ def test_the_summary_tells_of_the_labelled_data_set(done):
 
 def test_once_the_bad_row_is_off_the_rest_is_done_and_reported(done):
     os.chdir(done[0])
-    write_request(CONFIG, [*ROWS, f"#{BAD}"])
+    write_request(SMALL_CONFIG, [*ROWS, f"#{BAD}"])
     assert run_snakemake("--cores", "2").returncode == 0
     assert "Nothing to be done" in run_snakemake("--cores", "2").stderr
     assert run_snakemake("--report", "report.html").returncode == 0

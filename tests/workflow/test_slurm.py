@@ -11,12 +11,19 @@ import pytest
 
 from tests.remote.server import wait_for
 from tests.slurm_cluster import Cluster, install_plugin, running_slurm
-from tests.workflow.conftest import OPTIONS, ROOT, SMALL_ROWS, make_project, run_snakemake, snakemake, write_request
+from tests.workflow.conftest import (
+    ROOT,
+    SMALL_CONFIG,
+    SMALL_ROWS,
+    make_project,
+    run_snakemake,
+    snakemake,
+    write_request,
+)
 from tests.workflow.test_docker import results
 
 pytestmark = pytest.mark.system
 PROFILE = ["--workflow-profile", str(ROOT / "profiles/slurm"), "--slurm-init-seconds-before-status-checks", "1"]
-CONFIG = f"models:\n  tiny: {{{OPTIONS}}}\n"
 BAD = "bad\tdata/bad/images\t\t\ttiny"
 
 
@@ -35,7 +42,7 @@ def cluster(plugin):
 def whole_run(tmp_path_factory, cluster):
     """A project with one bad data set, and its run by Slurm, which goes on beside the first tests: it mostly waits."""
     before, folder = Path.cwd(), tmp_path_factory.mktemp("slurm")
-    make_project(folder, CONFIG, [*SMALL_ROWS, BAD])
+    make_project(folder, SMALL_CONFIG, [*SMALL_ROWS, BAD])
     Path("data/bad/images").mkdir(parents=True)
     Path("data/bad/images/1.tif").write_bytes(next(Path("data/train/images").iterdir()).read_bytes()[:3000])
     with open("said.txt", "w") as said:
@@ -172,7 +179,7 @@ def test_arrays_that_only_trainings_read_are_removed_after_the_last(done):
 
 def test_once_the_bad_row_is_off_there_is_nothing_to_do(done, cluster, monkeypatch):
     monkeypatch.chdir(done.folder)
-    write_request(CONFIG, SMALL_ROWS)
+    write_request(SMALL_CONFIG, SMALL_ROWS)
     assert "Nothing to be done" in cluster.run(*snakemake(*PROFILE)).stderr
 
 
