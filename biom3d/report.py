@@ -5,7 +5,6 @@ import csv
 import json
 import math
 import re
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from biom3d.cli import add_subcommand, run_step, step_parser, text_file
 from biom3d.config import SpacingUm
 from biom3d.errors import ConfigError, DataError
 from biom3d.events import Reporter
-from biom3d.files import atomic_path, write_csv
+from biom3d.files import write_csv
 from biom3d.options import add_spacing_option, spacing_from
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ DESCRIPTION = """Draw and collect results.
   biom3d report overlay --path_in images/ --path_pred predictions/ --path_lab masks/ --out_dir overlays/
   biom3d report summary --metrics results/*/*/metrics.json --out summary.csv"""
 
-WORST = "worst_case.png"
 SUMMARY_COLUMNS = (
     "model", "dataset", "class", "cases", "dice_mean", "dice_worst", "worst_case",
     "iou_mean", "iou_worst", "hd95_um_mean", "hd95_um_worst",
@@ -77,7 +75,7 @@ def _add_overlay(commands: Any) -> None:
         ("--path_pred", True, "folder of predictions, or one file"),
         ("--path_lab", False, "folder of true label volumes, or one file"),
         ("--metrics", False, "metrics.json of eval: the cases with the lowest Dice are drawn first"),
-        ("--out_dir", True, f"folder for <case>.png and {WORST}"),
+        ("--out_dir", True, "folder for <case>.png"),
     ):
         overlay.add_argument(flag, type=Path, required=required, metavar="PATH", help=text)
     overlay.add_argument("--max_cases", type=int, default=20, metavar="N", help="pictures at most (default: 20)")
@@ -125,6 +123,7 @@ def read_curve(run: Path, with_model: bool = False) -> "Curve":
     if not rows or np.isnan(columns["epoch"]).any():
         raise DataError(f"'{path}' holds no finished epoch; wait for the first, or give another run")
     name = re.sub(r"^fold_(\d+)", r"fold \1", run.resolve().name)
+    columns["epoch"] += 1  # people count from 1, as the lines of a training do; Biom3d's table from 0
     return Curve(f"{_model_of(run)}, {name}" if with_model else name, **columns)
 
 
@@ -138,21 +137,14 @@ def _model_of(run: Path) -> str:
 
 
 def run_overlay(args: argparse.Namespace, report: Reporter) -> None:
-    """Draw a picture per case, and the worst one again under its own name."""
+    """Draw a picture per case."""
     metrics = read_metrics(args.metrics) if args.metrics else {"cases": []}
     num_classes = args.num_classes or metrics.get("num_classes")
     spacing = spacing_from(args)
     chosen, left_out = choose_cases(find_cases(args, mean_dice(metrics["cases"])), args.max_cases)
-    scores: dict[str, float] = {}
     for case in report.track(chosen, "pictures", unit="case"):
         dice = draw_case(case, args.out_dir / f"{case.name}.png", num_classes, args.instances, spacing)
         report.event("picture", case=case.name, dice=dice)
-        if dice is not None:
-            scores[case.name] = dice
-    if scores:
-        worst = min(scores, key=lambda name: scores[name])
-        with atomic_path(args.out_dir / WORST) as temporary:
-            shutil.copyfile(args.out_dir / f"{worst}.png", temporary)
     _tell_overlays(report, args, len(chosen), left_out)
 
 

@@ -27,33 +27,40 @@ def make_views(image: Path, pred: np.ndarray, true: np.ndarray | None) -> list[V
 def choose_places(pred: np.ndarray, true: np.ndarray | None) -> list[tuple[str, Point]]:
     """Return titles and points (z, y, x) to show.
 
-    With the truth: the middle, and the z, y and x planes with the most voxels where the two differ. Without:
-    the centre of mass of all that was predicted. A 2D image has one place.
+    The z, y and x planes with the most voxels of objects; with the truth, those where the two differ most too. The
+    centre of the objects would often lie between them, where there is nothing to see. A 2D image has one place.
     """
-    depth, height, width = pred.shape
-    middle = (depth // 2, height // 2, width // 2)
     if true is None:
-        point = _centre_of_mass(pred > 0)
-        return [("middle of the volume", middle)] if point is None else [("centre of the prediction", point)]
-    if depth == 1:
-        return [("prediction and truth", middle)]
+        return [_fullest_planes(pred > 0, "most of the prediction")]
+    if len(pred) == 1:
+        return [("prediction and truth", _middle(pred))]
+    objects = _fullest_planes((pred > 0) | (true > 0), "most of the objects")
     differ = pred != true
     if not differ.any():
-        return [("middle of the volume; prediction and truth are equal", middle)]
-    z, y, x = (int(profile.argmax()) for profile in _profiles(differ))
-    return [("middle of the volume", middle), ("where prediction and truth differ most", (z, y, x))]
+        return [(f"{objects[0]}; prediction and truth are equal", objects[1])]
+    return [objects, ("where prediction and truth differ most", _fullest(differ))]
+
+
+def _fullest_planes(mask: np.ndarray, what: str) -> tuple[str, Point]:
+    if not mask.any():
+        return "middle of the volume; no object", _middle(mask)
+    return f"planes with {what}", _fullest(mask)
+
+
+def _middle(volume: np.ndarray) -> Point:
+    depth, height, width = volume.shape
+    return depth // 2, height // 2, width // 2
+
+
+def _fullest(mask: np.ndarray) -> Point:
+    """Return the z, the y and the x plane with the most voxels."""
+    z, y, x = (int(profile.argmax()) for profile in _profiles(mask))
+    return z, y, x
 
 
 def _profiles(mask: np.ndarray) -> list[np.ndarray]:
     """Count the true voxels of each z plane, each y plane and each x plane."""
     return [mask.sum(axis=tuple(other for other in range(3) if other != axis)) for axis in range(3)]
-
-
-def _centre_of_mass(mask: np.ndarray) -> Point | None:
-    if not mask.any():
-        return None
-    z, y, x = (round(float(np.average(np.arange(len(p)), weights=p))) for p in _profiles(mask))
-    return (z, y, x)
 
 
 def _cut(volume: np.ndarray, point: Point) -> Planes:

@@ -93,7 +93,7 @@ def test_every_run_has_its_line_with_the_best_epoch(tmp_path: Path) -> None:
     curves = [read_curve(make_run(tmp_path / "m" / f"fold_{k}")) for k in range(3)]
     legend = draw_curves(curves, "m").axes[1].get_legend()
     assert legend is not None
-    assert [text.get_text() for text in legend.get_texts()] == [f"fold {k}: best 0.600, epoch 1" for k in range(3)]
+    assert [text.get_text() for text in legend.get_texts()] == [f"fold {k}: best 0.600, epoch 2" for k in range(3)]
 
 
 def test_runs_of_two_models_carry_their_model(tmp_path: Path) -> None:
@@ -128,25 +128,19 @@ def test_a_missing_run_is_refused_by_name(tmp_path: Path, capsys: pytest.Capture
 # Overlays
 
 
-def test_every_case_has_a_picture_and_the_worst_one_twice(three: Path) -> None:
+def test_every_case_has_one_picture(three: Path) -> None:
     assert overlay(three, "--metrics", str(three / "metrics.json")) == 0
-    assert pictures(three) == ["a.png", "b.png", "c.png", "worst_case.png"]
-    assert (three / "out" / "worst_case.png").read_bytes() == (three / "out" / "c.png").read_bytes()
+    assert pictures(three) == ["a.png", "b.png", "c.png"]
 
 
-def test_without_metrics_the_worst_case_is_found_from_the_truth(three: Path) -> None:
-    overlay(three)
-    assert (three / "out" / "worst_case.png").read_bytes() == (three / "out" / "c.png").read_bytes()
-
-
-def test_without_truth_there_is_no_worst_case(three: Path) -> None:
+def test_no_truth_is_needed(three: Path) -> None:
     overlay(three, truth=False)
     assert pictures(three) == ["a.png", "b.png", "c.png"]
 
 
 def test_the_lowest_dice_is_drawn_first_and_the_rest_is_named(three: Path, capsys: pytest.CaptureFixture) -> None:
     overlay(three, "--metrics", str(three / "metrics.json"), "--max_cases", "2")
-    assert pictures(three) == ["b.png", "c.png", "worst_case.png"]
+    assert pictures(three) == ["b.png", "c.png"]
     assert "not drawn, those with the highest Dice: 'a'" in capsys.readouterr().err
 
 
@@ -182,12 +176,17 @@ def test_the_place_shown_is_where_most_voxels_differ() -> None:
     assert choose_places(pred, true)[1] == ("where prediction and truth differ most", (7, 3, 20))
 
 
-def test_without_truth_the_place_is_the_centre_of_the_prediction() -> None:
-    assert choose_places(cube(2, 8, 12), None) == [("centre of the prediction", (4, 10, 14))]
+@pytest.mark.parametrize("true", [None, np.zeros(SHAPE, np.uint8)])
+def test_a_place_between_two_objects_is_not_shown(true: np.ndarray | None) -> None:
+    pred = cube(0, 1, 2)
+    pred[7:, 16:, 25:] = 1
+    z, y, x = choose_places(pred, true)[0][1]
+    assert all(plane.sum() == 25 for plane in (pred[z], pred[:, y], pred[:, :, x]))
 
 
 def test_an_empty_prediction_is_shown_in_the_middle() -> None:
-    assert choose_places(np.zeros(SHAPE, np.uint8), None) == [("middle of the volume", (4, 10, 15))]
+    nothing = np.zeros(SHAPE, np.uint8)
+    assert choose_places(nothing, None) == [("middle of the volume; no object", (4, 10, 15))]
 
 
 def test_equal_volumes_are_shown_once() -> None:

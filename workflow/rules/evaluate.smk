@@ -6,7 +6,7 @@ rule evaluate:
         csv=report(
             "results/{model}/{dataset}/metrics.csv",
             category="2. Metrics per case",
-            labels={"data set": "{dataset}", "model": "{model}"},
+            labels={"result": "{model} / {dataset}"},
             caption="../report/metrics.rst",
         ),
         json="results/{model}/{dataset}/metrics.json",

@@ -1,4 +1,5 @@
-# `snakemake --report report.html` collects what is marked here and in evaluate.smk, with the run times.
+# What `snakemake --report FILE` shows is marked here and in evaluate.smk, one label an entry: of a second label with two
+# values it makes a switch, which turns the page white where not every pair exists.
 rule report:
     input:
         report_files,
@@ -49,7 +50,7 @@ rule overlay:
             patterns=["{picture}.png"],
             category="4. Pictures",
             subcategory="{model}",
-            labels={"data set": "{dataset}", "picture": "{picture}"},
+            labels={"picture": "{dataset} / {picture}"},
             caption="../report/overlay.rst",
         ),
     log:

@@ -102,7 +102,7 @@ def export_labels(model: Model, dataset: Dataset) -> str:
 
 
 def overlay(model: Model, dataset: Dataset, *metrics: str) -> str:
-    """Return the options of `biom3d.report overlay`; without masks there is no truth and no worst case."""
+    """Return the options of `biom3d.report overlay`; without masks there is no truth."""
     words = ["--path_in", _path(dataset.images)]
     if dataset.masks:
         words += ["--path_lab", _path(dataset.masks), "--metrics", *metrics, *_instances(model)]
