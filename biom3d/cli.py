@@ -18,6 +18,7 @@ from biom3d import __version__
 from biom3d.errors import Biom3dError
 from biom3d.events import Reporter
 from biom3d.files import system_error
+from biom3d.surroundings import describe
 
 COMMANDS = {
     "check": ("biom3d.check", "look at a data set and say what is wrong with it, before any work"),
@@ -101,6 +102,8 @@ def run_step(step: str, parser: argparse.ArgumentParser, execute: Step, argv: Se
     except Biom3dError as error:
         print(f"{step}: error: {error}", file=sys.stderr)
         return error.exit_code
+    if args.events:
+        report.event("start", **describe())
     try:
         execute(args, report)
         sys.stdout.flush()

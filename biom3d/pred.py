@@ -122,7 +122,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def execute(args: argparse.Namespace, report: Reporter) -> None:
     """Predict all images that the options name."""
-    from biom3d.training.device import prepare_cpu
+    from biom3d.training.device import choose_device, describe_device, prepare_cpu
 
     answer_foreign_options(args, "pred", report)
     if args.tta and args.no_tta:
@@ -133,6 +133,7 @@ def execute(args: argparse.Namespace, report: Reporter) -> None:
         args.tta, args.keep, spacing_from(args), args.windows, plain=args.no_tta, precision=args.precision
     )
     prepare_cpu(args.threads)
+    report.event("device", **describe_device(choose_device()))
     with _model_folders(args.log) as runs:
         if args.out_dir is not None:
             final = Path(args.out_dir)

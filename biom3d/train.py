@@ -187,7 +187,7 @@ def train(
 
     from biom3d.training import loop
     from biom3d.training.checkpoint import load_checkpoint
-    from biom3d.training.device import choose_device, half_precision, prepare_cpu
+    from biom3d.training.device import choose_device, describe_device, half_precision, prepare_cpu
     from biom3d.training.group import ALONE, device_of, joined
 
     group = group or ALONE
@@ -214,6 +214,7 @@ def train(
             f"{list(job.plan.patch_size)}, batch {job.plan.batch_size}, on {device.type} "
             f"({compute.half or torch.float32}, {torch.get_num_threads()} threads{shared})"
         )
+        report.event("device", **describe_device(device))
         if any(training.prior_shift):
             shift = ", ".join(f"{value:g}" for value in training.prior_shift[1:])
             report.info(f"patches hold another share of objects than the volumes; predictions allow for it: {shift}")

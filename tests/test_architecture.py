@@ -17,6 +17,7 @@ ALLOWED = {
     "files": {"errors"},
     "events": {"errors", "files"},
     "config": {"errors", "files"},
+    "surroundings": set(),
     "io": {"errors", "files"},
     "metrics": BASE | {"io"},
     "figures": BASE | {"io"},

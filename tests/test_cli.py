@@ -1,5 +1,7 @@
 import io
 import json
+import os
+from importlib import metadata
 
 import pytest
 
@@ -84,3 +86,13 @@ def test_a_terminal_gets_a_bar():
 def test_progress_tells_what_is_left():
     assert progress_text(10, 40, 20.0) == "10/40, 1:00 left"
     assert duration_text(3723) == "1:02:03"
+
+
+def test_the_first_event_says_with_what_and_on_what_a_step_runs(tmp_path):
+    assert step(lambda args, report: None, tmp_path, "--events", str(tmp_path / "e.jsonl")) == 0
+    first = json.loads((tmp_path / "e.jsonl").read_text().splitlines()[0])
+    assert first["event"] == "start"
+    assert first["version"] == __version__
+    assert first["packages"]["torch"] == metadata.version("torch")
+    assert first["cores"] == len(os.sched_getaffinity(0))
+    assert os.uname().nodename not in json.dumps(first)

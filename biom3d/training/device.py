@@ -27,6 +27,12 @@ def choose_device() -> torch.device:
     return torch.device("cpu")
 
 
+def describe_device(device: torch.device) -> dict[str, object]:
+    """Return what computes, ready for JSON: the kind, the name of a graphics card, threads."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    return {"device": device.type, "name": name, "threads": torch.get_num_threads()}
+
+
 def half_precision(device: torch.device) -> torch.dtype | None:
     """Return the 16-bit type the device is fast at, or None.
 
