@@ -297,4 +297,4 @@ def test_events_tell_warnings_and_the_end(check, data):
     put(data / "masks" / "a.tif", labels(255))
     check("--events", str(data / "events.jsonl"))
     events = [json.loads(line) for line in (data / "events.jsonl").read_text().splitlines()]
-    assert [event["event"] for event in events] == ["warning", "done"]
+    assert [event["event"] for event in events] == ["start", "warning", "done"]

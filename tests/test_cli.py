@@ -40,7 +40,7 @@ def test_our_errors_become_one_message_and_an_exit_code(error, code, tmp_path, c
 
     assert step(execute, tmp_path, "--events", str(tmp_path / "e.jsonl")) == code
     assert capsys.readouterr().err == f"eval: error: {error}\n"
-    event = json.loads((tmp_path / "e.jsonl").read_text())
+    event = json.loads((tmp_path / "e.jsonl").read_text().splitlines()[-1])
     assert (event["event"], event["message"], event["exit_code"]) == ("error", str(error), code)
 
 

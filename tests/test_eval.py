@@ -77,7 +77,7 @@ def test_the_table_names_case_class_scores_and_unit(folders: list[str], capsys: 
 def test_events_tell_every_row(folders: list[str], tmp_path: Path) -> None:
     main([*folders, "--events", str(tmp_path / "events")])
     events = [json.loads(line) for line in (tmp_path / "events").read_text().splitlines()]
-    assert [event["event"] for event in events] == ["case", "case", "done"]
+    assert [event["event"] for event in events] == ["start", "case", "case", "done"]
 
 
 def test_volumes_are_paired_by_name_across_formats(folders: list[str], tmp_path: Path) -> None:

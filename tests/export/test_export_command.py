@@ -34,7 +34,7 @@ def test_the_command_says_what_it_packed(run: Path, tmp_path: Path, capsys: pyte
 def test_events_may_be_given_after_the_command(run: Path, tmp_path: Path) -> None:
     argv = ["model", "--log", str(run), "--out", str(tmp_path / "m.zip"), "--events", str(tmp_path / "events")]
     main(argv)
-    assert json.loads((tmp_path / "events").read_text())["event"] == "done"
+    assert json.loads((tmp_path / "events").read_text().splitlines()[-1])["event"] == "done"
 
 
 def test_a_run_that_is_not_there_is_an_input_error(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
