@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 SNAKEFILE = ROOT / "workflow" / "Snakefile"
 sys.path.insert(0, str(ROOT / "workflow" / "lib"))
 
+from biom3d_workflow import volumes  # noqa: E402
 from biom3d_workflow.project import Project, load_project  # noqa: E402
 
 HEADER = "dataset\timages\tmasks\ttrain\tpredict\tspacing_um"
@@ -28,6 +29,7 @@ Request = Callable[..., Project]
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with data sets a and b, three empty images and masks each."""
     monkeypatch.chdir(tmp_path)
+    volumes.forget()
     for kind in ("a/images", "a/masks", "b/images", "b/masks"):
         (tmp_path / "data" / kind).mkdir(parents=True)
         for name in "123":

@@ -13,7 +13,7 @@ from tests.workflow.conftest import ROOT, SMALL_CONFIG, make_project, run_snakem
 pytestmark = pytest.mark.system
 # What a run writes about itself (times, folders); all else must be there in both.
 NOTES = (".snakemake_timestamp", ".biom3d-predictions.json")
-OWN = ("logs/steps", "logs/outcome.txt", ".snakemake", "config", "data/train", "data/my")
+OWN = ("logs/steps", "logs/outcome", ".snakemake", "config", "data/train", "data/my")
 
 
 @pytest.fixture(scope="module")

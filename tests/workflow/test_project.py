@@ -28,17 +28,10 @@ def test_only_data_sets_with_masks_are_evaluated(request_of):
         ([f"{A}\tm", "a\tdata/b/images"], f"{TABLE}:3: dataset: 'a': 'A', the same but for case, is on line 2; choose"),
         ([f"{A}\tm", "m.zip\tdata/b/images\t\t\tm"], f"{TABLE}:3: dataset: 'm.zip' is kept for a result of ours; "),
         ([f"{A}\tm", "C\tdata/b/images\t\tm"], f"{TABLE}:3: masks: empty, but 'C' trains m; give masks or empty train"),
-        ([f"{A}\tm", "C\tdata/x\t\t\tm"], f"{TABLE}:3: images: folder 'data/x' not found; give a folder or file"),
-        (
-            [f"{A}\tm", "C\tdata/b/images\tx\t\tm"],
-            f"{TABLE}:3: masks: folder 'x' not found; give a folder or file, or ",
-        ),
-        ([f"{A}\tm", "C\tdata\t\t\tm"], f"{TABLE}:3: images: no image in 'data'; wanted files that end in .ome.tiff, "),
         (
             [f"{A}\tm\t\t1,1,1", f"{B}\tm"],
             f"{TABLE}:3: spacing_um: differs from 'A' (line 2), and both train 'm'; one ",
         ),
-        ([f"{A}\tm", "C\tdata/demo/x\t\t\tm"], f"{TABLE}:3: images: 'data/demo/x' not found; `make demo` fetches the "),
     ],
 )
 def test_a_mistake_in_the_table_is_told(problems_of, rows, problem):
@@ -72,7 +65,8 @@ def test_a_data_set_with_nothing_to_do_is_only_warned_of(request_of):
     ],
 )
 def test_a_mistake_about_a_model_is_told(problems_of, models, problem):
-    found = problems_of(f"models:\n  m:\n{models}", [f"{A}\tm,m2", f"{B}\t\tm"])
+    trained = "m,m2" if "m2" in models else "m"
+    found = problems_of(f"models:\n  m:\n{models}", [f"{A}\t{trained}", f"{B}\t\tm"])
     assert problem in [line[: len(problem)] for line in found]
 
 
@@ -96,3 +90,55 @@ def test_existence_is_not_looked_at_when_linting(folder):
 
     Path("config/datasets.tsv").write_text("dataset\timages\tmasks\ttrain\nA\tno/im\tno/msk\tm\n")
     assert load_project({"models": {"m": None}}, [CONFIG], {}, look_at_files=False).problems == ()
+
+
+LOST = [
+    ("C\tdata/x\t\t\tm", "images: folder 'data/x' not found; give a folder or file"),
+    ("C\tdata/b/images\tx\t\tm", "masks: folder 'x' not found; give a folder or file, or leave it empty"),
+    ("C\tdata\t\t\tm", "images: no image in 'data'; wanted files that end in .ome.tiff, "),
+    ("C\tdata/b/images/1.tif/x\t\t\tm", "images: folder 'data/b/images/1.tif/x' not found; give a folder or file"),
+    ("C\tdata/demo/x\t\t\tm", "images: 'data/demo/x' not found; `make demo` fetches the demo data"),
+]
+
+
+@pytest.mark.parametrize(("row", "why"), LOST)
+def test_a_row_that_cannot_be_read_is_set_aside_and_the_others_go_on(request_of, row, why):
+    project = request_of(rows=[f"{A}\tm", f"{B}\t\tm", row])
+    (problem,) = project.problems
+    assert problem.is_warning
+    assert str(problem).startswith(f"{TABLE}:4: warning: {why}")
+    assert project.unreadable["C"].startswith(why)
+    assert (project.pairs(), project.asked_pairs()) == ([("m", "B")], [("m", "B"), ("m", "C")])
+    assert project.inputs(project.datasets["C"]) == ([], [])
+
+
+@pytest.mark.parametrize(("row", "why"), LOST)
+def test_a_table_of_which_nothing_can_be_read_is_refused(problems_of, row, why):
+    assert problems_of(rows=[row.replace("\t\tm", "\tm")])[-1].startswith(f"{TABLE}:2: {why}")
+
+
+def test_a_link_that_leads_nowhere_is_named(request_of):
+    Path("data/b/images/4.tif").symlink_to("nowhere")
+    project = request_of(rows=[f"{A}\tm", f"{B}\t\tm"])
+    assert project.unreadable["B"].startswith(
+        "images: 'data/b/images/4.tif' is a link that leads nowhere; take it away"
+    )
+
+
+def test_what_cannot_be_read_is_told_with_the_mistakes_of_the_table(problems_of):
+    found = problems_of(rows=[f"{A}\tm", "C\tdata/x\t\t\tm2"])
+    assert [line.split("; ")[0] for line in found] == [
+        f"{TABLE}:3: predict: unknown model 'm2'",
+        f"{TABLE}:3: images: folder 'data/x' not found",
+    ]
+
+
+def test_a_consequence_is_not_shown_before_its_cause(problems_of):
+    assert [line.split("; ")[0] for line in problems_of(rows=[f"{A}\tmm"])] == [f"{TABLE}:2: train: unknown model 'mm'"]
+
+
+def test_a_model_that_starts_from_one_that_cannot_be_trained_waits_too(request_of):
+    models = "models: {m: {folds: 1}, n: {folds: 1, fine_tune: logs/m/fold_0}, o: {folds: 1}}"
+    project = request_of(models, [f"{A}\tn,o", "C\tdata/x\tdata/x\tm"])
+    assert project.trainable() == ["o"]
+    assert project.stuck["n"] == "it starts from model 'm', which is not trained yet"

@@ -39,15 +39,16 @@ def test_the_run_with_a_bad_data_set_fails(done):
 
 def test_the_table_says_which_and_why(done):
     folder, _ = done
-    lines = [line.split(maxsplit=3) for line in (folder / "logs/outcome.txt").read_text().splitlines()]
-    assert [line[:3] for line in lines[1:5]] == [
-        ["(training)", "tiny", "passed"],
-        ["new", "tiny", "passed"],
-        ["unlabelled", "tiny", "passed"],
-        ["bad", "tiny", "failed"],
+    rows = json.loads((folder / "logs/outcome.json").read_text())["rows"]
+    assert [(row["dataset"], row["model"], row["state"]) for row in rows] == [
+        ("bad", "tiny", "failed"),
+        ("(training)", "tiny", "passed"),
+        ("new", "tiny", "passed"),
+        ("unlabelled", "tiny", "passed"),
     ]
-    assert lines[4][3].startswith("check bad: ")
-    assert lines[4][3].endswith("; log: logs/steps/check/bad.log")
+    assert rows[0]["why"].startswith("check bad: 'data/bad/images/cells_000.tif': ")
+    assert rows[0]["log"] == "logs/steps/check/bad.log"
+    assert (len(rows[1]["scores"]), len(rows[2]["scores"])) == (2, 1)  # of two folds; of the labelled data set
 
 
 def test_no_traceback_is_shown(done):

@@ -152,9 +152,9 @@ def test_the_bad_data_set_fails_alone_and_the_table_names_it(done):
     lines = (done.folder / "logs/outcome.txt").read_text().splitlines()
     assert done.code == 1
     assert [line.split()[:3] for line in lines[1:4]] == [
+        ["bad", "tiny", "failed"],
         ["(training)", "tiny", "passed"],
         ["new", "tiny", "passed"],
-        ["bad", "tiny", "failed"],
     ]
 
 

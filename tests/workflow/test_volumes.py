@@ -10,7 +10,7 @@ from biom3d.io import SUFFIXES, list_volumes
 @pytest.fixture(autouse=True)
 def fresh_listing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    volumes.list_volumes.cache_clear()
+    volumes.forget()
     Path("d").mkdir()
 
 
@@ -47,6 +47,7 @@ def test_a_change_of_a_file_that_snakemake_cannot_name_changes_the_stamp():
     Path("d/{x}.tif").write_text("1")
     before = volumes.stamp("d")
     Path("d/{x}.tif").write_text("22")
+    volumes.forget()
     assert before != volumes.stamp("d") != ""
 
 
@@ -56,4 +57,11 @@ def test_a_chunk_replaced_deep_in_a_zarr_changes_the_stamp():
     chunk.touch()
     before = volumes.stamp("d")
     os.utime(chunk.parent, ns=(1, 1))  # as replacing the chunk by renaming does
+    volumes.forget()
     assert before != volumes.stamp("d")
+
+
+def test_a_link_that_leads_nowhere_is_not_watched():
+    Path("d/a.tif").touch()
+    Path("d/b.tif").symlink_to("nowhere")
+    assert (volumes.inputs("d"), volumes.find_unreadable("d")) == (["d/a.tif"], ["d/b.tif"])

@@ -25,3 +25,21 @@ rule check:
     shell:
         "python -m biom3d.check {params.options} --out {output}"
         " --events {log.events} 2>&1 | tee -i {log.text}"
+
+
+# A data set that cannot be read while the rules are read: its files are no inputs (Snakemake would end the whole run
+# over them), and this job, which only fails, makes the run tell it at its end and return an error.
+rule unreadable:
+    output:
+        "results/check/{dataset}.unreadable",
+    log:
+        "logs/steps/unreadable/{dataset}.log",
+    localrule: True
+    container:
+        IMAGE.url
+    params:
+        why=lambda w: PROJECT.unreadable.get(w.dataset, "it can be read now"),
+    message:
+        "{wildcards.dataset} cannot be read"
+    shell:
+        "printf 'check: error: %s\\n' {params.why:q} 2>&1 | tee -i {log}; exit 2"

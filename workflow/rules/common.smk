@@ -96,6 +96,11 @@ def stop_rest_in_slurm():
         slurm.stop_rest(Path.cwd(), lambda line: print(line, file=sys.stderr))
 
 
+def tell_outcome():
+    """The table, whatever happened; after a signal to Snakemake itself too."""
+    RUN.tell(getattr(workflow.scheduler, "_user_kill", None) is not None)
+
+
 def executor():
     """The name of what runs the jobs."""
     return workflow.executor_plugin.name
@@ -188,7 +193,10 @@ def metrics_of(wildcards):
 
 def for_trained_models(*patterns):
     return [
-        pattern.format(model=name) for name in PROJECT.trained() for pattern in patterns
+        pattern.format(model=name)
+        for name in PROJECT.trained()
+        if name not in PROJECT.unusable
+        for pattern in patterns
     ]
 
 
@@ -223,5 +231,6 @@ def all_files(wildcards):
         *report_files(wildcards),
         *for_trained_models("results/{model}/{model}.zip"),
         *for_pairs("results/{model}/{dataset}/labels"),
+        *(f"results/check/{name}.unreadable" for name in PROJECT.unreadable),
         *find_unfinished(PROJECT),
     ]

@@ -15,6 +15,8 @@ rule preprocess:
         events="logs/steps/preprocess/{model}.jsonl",
     benchmark:
         "logs/steps/preprocess/{model}.tsv"
+    wildcard_constraints:
+        model=wildcard(PROJECT.trainable()),
     group:
         training_group_of
     container:

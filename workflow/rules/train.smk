@@ -11,6 +11,8 @@ rule train:
         events="logs/steps/train/{model}/fold_{fold}.jsonl",
     benchmark:
         "logs/steps/train/{model}/fold_{fold}.tsv"
+    wildcard_constraints:
+        model=wildcard(PROJECT.trainable()),
     group:
         training_group_of
     container:

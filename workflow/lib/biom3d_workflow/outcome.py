@@ -1,19 +1,20 @@
-"""What became of a run: per model and data set passed, failed (why, where the log is) or skipped (because of what)."""
+"""What became of a run: each row passed, kept, not run, skipped, stopped or failed, and why; and what each job is."""
 
-import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from biom3d_workflow import slurm
+from biom3d_workflow.outcome_table import FAILED, KEPT, OPEN, PASSED, SKIPPED, STOPPED, Line, write_outcome
 from biom3d_workflow.project import Project
+from biom3d_workflow.reasons import End, in_our_words, read_end
+from biom3d_workflow.scores import left_out, mean_dice, validation_dice
 
-OUTCOME = "logs/outcome.txt"
-ADVICE = "Correct what failed, or put a # before its row in the table, and run again: what is done is kept.\n"
 SUMMARY = ("summary all",)
-PASSED, FAILED, SKIPPED, OPEN = "passed", "failed", "skipped", "not run"
+WORST_FIRST = (FAILED, STOPPED, SKIPPED, OPEN)
 
 
 @dataclass(frozen=True)
@@ -37,15 +38,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Result:
-    """State of a step or row, and why."""
+    """State of a step or row, why, and the log that says more."""
 
     state: str
     why: str = ""
+    log: str = ""
 
 
 @dataclass
 class Run:
-    """One run of the workflow: `start()` before the first job, `text()` after the last."""
+    """One run of the workflow: `start()` before the first job, `tell()` after the last."""
 
     project: Project
     _before: dict[str, tuple[int, int] | None] = field(default_factory=dict)
@@ -56,59 +58,80 @@ class Run:
         self._before = {step.log: _signature(step.log) for step in plan_steps(self.project)}
         self._before_in_slurm = slurm.list_logs()
 
-    def tell(self) -> None:
-        """Print the table, and keep it."""
-        text = self.text()
-        print(f"\n{text}", file=sys.stderr)
-        Path(OUTCOME).parent.mkdir(exist_ok=True)  # no step may have got so far as to write a log
-        Path(OUTCOME).write_text(text, encoding="utf-8")
+    def tell(self, was_stopped: bool = False) -> None:
+        """Print the table, and keep it as text, JSON and CSV beside the logs."""
+        print(f"\n{write_outcome(self.lines(was_stopped))}", file=sys.stderr)
 
-    def text(self) -> str:
-        """Return the table, the worst at the end, where the eyes are."""
-        results = self._judge()
+    def lines(self, was_stopped: bool = False) -> list[Line]:
+        """Return the rows of the table with what became of them."""
+        results = self._judge(was_stopped)
+        steps = {step.name: step for step in plan_steps(self.project)}
         rows = [(row, judge_row(row, results)) for row in plan_rows(self.project)]
-        rows = [(row, result) for row, result in rows if row.steps != SUMMARY or result.state == FAILED]
-        order = [PASSED, OPEN, SKIPPED, FAILED]
-        rows.sort(key=lambda item: order.index(item[1].state))
-        cells = [("data set", "model", "result", "why")]
-        cells += [(row.dataset, row.model, result.state, result.why) for row, result in rows]
-        counts = [(sum(result.state == state for _, result in rows), state) for state in order]
-        total = ", ".join(f"{count} {state}" for count, state in counts if count)
-        failed = any(result.state == FAILED for _, result in rows)
-        return f"{align(cells)}\n\n{total or 'nothing to do'}\n{ADVICE if failed else ''}"
+        return [
+            self._line(row, result, [steps[name] for name in row.steps if name in steps])
+            for row, result in rows
+            if row.steps != SUMMARY or result.state == FAILED
+        ]
+
+    def _line(self, row: Row, result: Result, steps: Sequence[Step]) -> Line:
+        line = Line(row.dataset, row.model, result.state, result.why, result.log)
+        own = [step for step in steps if not step.name.startswith("check ")]
+        if not own or not all(Path(step.output).exists() for step in own):
+            return line
+        made = max(Path(step.output).stat().st_mtime for step in own)
+        line.since = time.strftime("%Y-%m-%d %H:%M", time.localtime(made))
+        if row.dataset == TRAINING:
+            line.results = f"results/{row.model}/"
+            line.scores = [(dice, "validation") for dice in validation_dice(self.project.models[row.model].runs)]
+            line.left_out = left_out(f"logs/{row.model}/plan.yaml")
+        else:
+            line.results = f"results/{row.model}/{row.dataset}/"
+            line.scores = mean_dice(f"{line.results}metrics.json")
+        return line
 
     def summarise_passed(self) -> None:
         """Write results/summary.csv of what there is, when a failure kept the rule `summary` from running."""
         results = self._judge()
-        if "summary all" not in results or results["summary all"].state == PASSED:
+        if "summary all" not in results or _is_well(results["summary all"]):
             return
         pairs = ["/".join(pair) for pair in self.project.evaluated_pairs()]
-        metrics = [f"results/{p}/metrics.json" for p in pairs if results[f"evaluate {p}"].state == PASSED]
+        metrics = [f"results/{p}/metrics.json" for p in pairs if _is_well(results[f"evaluate {p}"])]
         if metrics:
             out = ["--out", "results/summary.csv"]
             subprocess.run(["python", "-m", "biom3d.report", "summary", "--metrics", *metrics, *out], check=False)
 
-    def _judge(self) -> dict[str, Result]:
+    def _judge(self, was_stopped: bool = False) -> dict[str, Result]:
         return judge(
             plan_steps(self.project),
             self._is_of_this_run,
             lambda step: slurm.explain_end(step.name, self._before_in_slurm),
+            foreseen(self.project),
+            lambda step: models_of(self.project, step),
+            was_stopped,
         )
 
     def _is_of_this_run(self, log: str) -> bool:
         return _signature(log) is not None and _signature(log) != self._before.get(log)
 
 
+TRAINING = "(training)"
+
+
 def plan_steps(project: Project) -> list[Step]:
     """Return every job of the workflow, each after those it needs."""
-    steps = [_step("check", name, f"results/check/{name}.json") for name in project.datasets]
+    readable = [name for name in project.datasets if name not in project.unreadable]
+    steps = [_step("check", name, f"results/check/{name}.json") for name in readable]
     for name in project.trained():
+        if name in project.unusable:
+            continue
         model = project.models[name]
-        checks = [f"check {dataset.name}" for dataset in project.training_sets(name)]
-        steps.append(_step("preprocess", name, f"logs/{name}/plan.yaml", checks))
-        folds = [f"{name}/fold_{fold}" for fold in model.folds]
-        steps += [_step("train", fold, f"logs/{fold}", [f"preprocess {name}"]) for fold in folds]
-        trained = [f"train {fold}" for fold in folds]
+        trained: list[str] = []
+        if name in project.trainable():
+            checks = [f"check {dataset.name}" for dataset in project.training_sets(name)]
+            steps.append(_step("preprocess", name, f"logs/{name}/plan.yaml", checks))
+            folds = [f"{name}/fold_{fold}" for fold in model.folds]
+            steps += [_step("train", fold, f"logs/{fold}", [f"preprocess {name}"]) for fold in folds]
+            trained = [f"train {fold}" for fold in folds]
         steps.append(_step("curves", name, f"results/{name}/curves.png", trained))
         steps.append(_step("export_model", name, f"results/{name}/{name}.zip", trained))
     for name, dataset in project.pairs():
@@ -121,7 +144,7 @@ def plan_steps(project: Project) -> list[Step]:
 
 def _prediction_steps(project: Project, model: str, dataset: str) -> Iterator[Step]:
     pair, folder = f"{model}/{dataset}", f"results/{model}/{dataset}"
-    is_trained = model in project.trained()
+    is_trained = model in project.trainable()
     trained = [f"train {model}/fold_{fold}" for fold in project.models[model].folds] if is_trained else []
     yield _step("predict", pair, f"data/pred/{pair}", [f"check {dataset}", *trained])
     predicted = [f"predict {pair}"]
@@ -155,80 +178,117 @@ def find_unfinished(project: Project) -> list[str]:
 
 def plan_rows(project: Project) -> list[Row]:
     """Return the lines of the table."""
-    rows = []
+    rows: list[Row] = []
     for name in project.trained():
-        model = project.models[name]
-        checks = [f"check {dataset.name}" for dataset in project.training_sets(name)]
         own = [f"{rule} {name}" for rule in ("preprocess", "curves", "export_model")]
-        trained = [f"train {name}/fold_{fold}" for fold in model.folds]
-        rows.append(Row("(training)", name, (*checks, *own[:1], *trained, *own[1:])))
-    for model_name, dataset in project.pairs():
-        own = [step.name for step in _prediction_steps(project, model_name, dataset)]
-        rows.append(Row(dataset, model_name, (f"check {dataset}", *own)))
+        if name in project.stuck:
+            rows.append(Row(TRAINING, name, (f"model {name}", *([] if name in project.unusable else own[1:]))))
+            continue
+        checks = [f"check {dataset.name}" for dataset in project.training_sets(name)]
+        trained = [f"train {name}/fold_{fold}" for fold in project.models[name].folds]
+        rows.append(Row(TRAINING, name, (*checks, *own[:1], *trained, *own[1:])))
+    asked = {dataset for _, dataset in project.asked_pairs()}
+    rows += [Row(name, "", (f"check {name}",)) for name in project.unreadable if name not in asked]
+    for model_name, dataset in project.asked_pairs():
+        steps: tuple[str, ...] = (f"check {dataset}",)
+        if model_name in project.unusable and dataset not in project.unreadable:
+            steps = (f"model {model_name}",)
+        elif dataset not in project.unreadable:
+            steps += tuple(step.name for step in _prediction_steps(project, model_name, dataset))
+        rows.append(Row(dataset, model_name, steps))
     if project.evaluated_pairs():
         rows.append(Row("(summary)", "all", SUMMARY))
     return rows
 
 
+def foreseen(project: Project) -> dict[str, Result]:
+    """Return what was known before the first job: data sets that cannot be read, models that wait for them."""
+    results = {f"check {name}": Result(FAILED, why) for name, why in project.unreadable.items()}
+    for name, why in project.stuck.items():
+        is_there = name not in project.unusable
+        text = f"not trained anew, the model that is there is used: {why}" if is_there else f"not trained: {why}"
+        results[f"model {name}"] = Result(KEPT if is_there else SKIPPED, text)
+    return results
+
+
+def models_of(project: Project, step: Step) -> tuple[str, ...]:
+    """Return the models whose options a step was given."""
+    rule, _, subject = step.name.partition(" ")
+    if rule != "check":
+        return (subject.partition("/")[0],)
+    row = project.datasets[subject]
+    return tuple(dict.fromkeys((*row.train, *row.predict)))
+
+
 def judge(
-    steps: Sequence[Step], is_of_this_run: Callable[[str], bool], end_of: Callable[[Step], str] = lambda step: ""
+    steps: Sequence[Step],
+    is_of_this_run: Callable[[str], bool],
+    end_of: Callable[[Step], str] = lambda step: "",
+    foreseen: Mapping[str, Result] | None = None,
+    models: Callable[[Step], Iterable[str]] = lambda step: (),
+    was_stopped: bool = False,
 ) -> dict[str, Result]:
     """Say what became of each step: its output and its log tell, and the steps that it needs.
 
-    `end_of` says who ended a step that did not end by itself, or ''; its own log could not.
+    `end_of` says who ended a step that did not end by itself, or ''; its own log could not. `models` are those whose
+    options a step was given; `foreseen` are results that were known before.
     """
-    results: dict[str, Result] = {}
+    results = dict(foreseen or {})
     renewed = {step.name: is_of_this_run(step.log) for step in steps}
     # A step that others went on from has ended well; a group that fails later does not bring its output home.
     gone_on_from = {need for step in steps if renewed[step.name] for need in step.needs}
     for step in steps:
-        blocker = next((need for need in step.needs if results[need].state in (FAILED, SKIPPED)), None)
-        if blocker:
-            cause = results[blocker].why if results[blocker].state == SKIPPED else f"{blocker} failed"
-            results[step.name] = Result(SKIPPED, cause)
-        elif not Path(step.output).exists() and (end := end_of(step)):
-            results[step.name] = Result(FAILED, f"{step.name}: {end}; log: {step.log}")
-        elif not renewed[step.name] and any(renewed[need] for need in step.needs):
+        is_there, is_new = Path(step.output).exists(), renewed[step.name]
+        cause = next((why for need in step.needs if (why := _cause(need, results[need]))), "")
+        if cause:
+            results[step.name] = Result(KEPT if is_there and not is_new else SKIPPED, cause)
+        elif not is_there and (end := end_of(step)):
+            results[step.name] = Result(FAILED, f"{step.name}: {end}", step.log)
+        elif not is_new and any(renewed[need] for need in step.needs):
             # What it needs was made anew and it was not: its output, if there, is of yesterday.
             results[step.name] = Result(OPEN, f"{step.name} was not reached")
-        elif Path(step.output).exists() or (renewed[step.name] and step.name in gone_on_from):
-            results[step.name] = Result(PASSED)
-        elif renewed[step.name]:
-            results[step.name] = Result(FAILED, f"{step.name}: {error_line(step.log)}; log: {step.log}")
+        elif is_there or (is_new and step.name in gone_on_from):
+            results[step.name] = Result(PASSED if is_new else KEPT)
+        elif is_new:
+            results[step.name] = _ended(step, read_end(step.log), models(step), was_stopped)
         else:
             results[step.name] = Result(OPEN, f"{step.name} was not reached")
     return results
 
 
+def _is_well(result: Result) -> bool:
+    """Say whether a step's result is there and of today's data and options."""
+    return result.state == PASSED or (result.state == KEPT and not result.why)
+
+
+def _cause(need: str, result: Result) -> str:
+    """Say why what needs a step was not made; empty where it could be."""
+    if result.state in (FAILED, STOPPED):
+        return f"{need} {'failed' if result.state == FAILED else 'was stopped'}"
+    return result.why if result.state in (SKIPPED, KEPT) else ""
+
+
+def _ended(step: Step, end: End, models: Iterable[str], was_stopped: bool) -> Result:
+    """Return the result of a step of this run that made nothing."""
+    if end.kind == "stopped" or (end.kind == "silent" and was_stopped):
+        goes_on = end.text if end.kind == "stopped" and end.text else "from what is done"
+        return Result(STOPPED, f"{step.name}: goes on {goes_on}", step.log)
+    return Result(FAILED, f"{step.name}: {in_our_words(end.text, models)}", step.log)
+
+
 def judge_row(row: Row, results: dict[str, Result]) -> Result:
-    """Return the worst of a row's steps: what failed, else what was skipped, else what was not reached."""
+    """Return the worst of a row's steps: what failed, else what was stopped, skipped, not reached; else passed or kept.
+
+    Kept is what no step of this run made; where one should have, it says why not.
+    """
     own = [results[step] for step in row.steps]
-    for state in (FAILED, SKIPPED, OPEN):
+    for state in WORST_FIRST:
         for result in own:
             if result.state == state:
                 return result
-    return Result(PASSED)
-
-
-def error_line(log: str) -> str:
-    """Return what a log says about its failure: the last `error:` line, else the last line."""
-    try:
-        lines = [line.strip() for line in Path(log).read_text(encoding="utf-8", errors="replace").splitlines()]
-    except OSError as error:
-        return f"no log ({error.strerror})"
-    lines = [line for line in lines if line]
-    errors = [line.partition("error: ")[2] for line in lines if ": error: " in line]
-    last = re.sub(r"^\w+: ", "", lines[-1]) if lines else "the log is empty"
-    return errors[-1] if errors else last
-
-
-def align(rows: Sequence[Sequence[str]]) -> str:
-    """Write rows as a table with aligned columns."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
-    return "\n".join(
-        "  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
-        for row in rows
-    )
+    made = [result for result in own if result.state == PASSED]
+    why = next((result.why for result in own if result.why), "")
+    return Result(PASSED if made and not why else KEPT, why)
 
 
 def _is_older(output: str, log: str) -> bool:

@@ -1,5 +1,6 @@
 """The whole request, checked: models with their options, data sets, and who learns from and segments what."""
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -51,6 +52,8 @@ class Project:
     image: str = "cpu"
     gpu: int = 0
     problems: tuple[Problem, ...] = ()
+    # Data sets that cannot be read now, and why: they fail alone, and no job looks at their files.
+    unreadable: Mapping[str, str] = field(default_factory=dict)
 
     def training_sets(self, model: str) -> list[Dataset]:
         """Return the data sets that a model learns from, in the order of the table."""
@@ -60,8 +63,37 @@ class Project:
         """Return the models to train; the others lie on the server."""
         return [name for name, model in self.models.items() if not model.is_on_server]
 
+    @functools.cached_property
+    def stuck(self) -> dict[str, str]:
+        """Return the models that cannot be trained now, and why: what they learn or start from cannot be read."""
+        found: dict[str, str] = {}
+        for name in self.trained():
+            lost = [row.name for row in self.training_sets(name) if row.name in self.unreadable]
+            if lost:
+                found[name] = f"{_listed('data set', lost)} cannot be read"
+        while more := {name: why for name in self.trained() if name not in found and (why := self._lost(name, found))}:
+            found |= more
+        return found
+
+    def _lost(self, model: str, stuck: Mapping[str, str]) -> str:
+        start = self.models[model].options["fine_tune"]
+        lost = [name for name in stuck if start in self.models[name].runs and not Path(start).exists()]
+        return f"it starts from model '{lost[0]}', which is not trained yet" if lost else ""
+
+    def trainable(self) -> list[str]:
+        """Return the models that are trained where that is necessary."""
+        return [name for name in self.trained() if name not in self.stuck]
+
+    @functools.cached_property
+    def unusable(self) -> dict[str, str]:
+        """Return the models that cannot be trained now and were not trained before, and why."""
+        runs = {name: self.models[name].runs for name in self.stuck}
+        return {name: self.stuck[name] for name, run in runs.items() if not all(Path(fold).exists() for fold in run)}
+
     def inputs(self, dataset: Dataset) -> tuple[list[str], list[str]]:
         """Return what Snakemake should watch of the images and of the masks of a data set."""
+        if dataset.name in self.unreadable:
+            return [], []
         images, masks = (
             ([server.stand_in(path)] if dataset.is_on_server else volumes.inputs(path)) if path else []
             for path in (dataset.images, dataset.masks)
@@ -70,7 +102,8 @@ class Project:
 
     def stamp(self, datasets: Iterable[Dataset]) -> str:
         """Return what Snakemake does not see of the data sets, see `volumes.stamp`; of the server's it sees all."""
-        paths = [path for row in datasets if not row.is_on_server for path in (row.images, row.masks) if path]
+        here = [row for row in datasets if not row.is_on_server and row.name not in self.unreadable]
+        paths = [path for row in here for path in (row.images, row.masks) if path]
         return volumes.stamp(*paths)
 
     def watched_run(self, run: str) -> str:
@@ -89,9 +122,17 @@ class Project:
                 wanted |= {run: server.is_anything for run in model.runs if name in used or run in starts}
         return wanted
 
-    def pairs(self) -> list[tuple[str, str]]:
-        """Return every (model, data set) to predict."""
+    def asked_pairs(self) -> list[tuple[str, str]]:
+        """Return every (model, data set) of the table to predict."""
         return [(model, d.name) for d in self.datasets.values() for model in d.predict]
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Return every (model, data set) to predict that can be predicted now."""
+        return [
+            (model, name)
+            for model, name in self.asked_pairs()
+            if name not in self.unreadable and model not in self.unusable
+        ]
 
     def evaluated_pairs(self) -> list[tuple[str, str]]:
         """Return the pairs whose prediction can be compared with masks."""
@@ -135,11 +176,24 @@ def load_project(
     )
     for check in _CHECKS:
         problems += check(project, rows, table, locator)
+    if all(problem.is_warning for problem in problems):  # else it may be a mere consequence of a row left out
+        problems += _check_trained(project, table, locator)
     if project.on_server() and not has_server():
         problems += _refuse_server(project, table, locator)
     if look_at_files:
-        problems += [*_check_images(rows, table), *_check_starts(project, locator)]
+        problems += _check_starts(project, locator)
+        return _set_aside(project, rows, table, problems)
     return replace(project, problems=tuple(problems))
+
+
+def _set_aside(project: Project, rows: Sequence[Dataset], table: str, problems: list[Problem]) -> Project:
+    """Leave out the data sets that cannot be read; they are errors where nothing is left, or others are."""
+    lost = _check_images(rows, table)
+    if any(not problem.is_warning for problem in problems) or len(lost) == len(project.datasets):
+        return replace(project, problems=(*problems, *(problem for row in lost.values() for problem in row)))
+    told = [replace(row[0], text=f"{row[0].text}; the other rows go on", is_warning=True) for row in lost.values()]
+    unreadable = {row.name: lost[row.line][0].text for row in rows if row.line in lost}
+    return replace(project, problems=(*problems, *told), unreadable=unreadable)
 
 
 def _table_name(config: Mapping[str, Any]) -> str:
@@ -150,7 +204,8 @@ def _table_name(config: Mapping[str, Any]) -> str:
 def _table_problems(config: Mapping[str, Any], look_at_files: bool) -> list[Problem]:
     table = _table_name(config)
     rows, problems = read_table(table) if isinstance(table, str) else ([], [])
-    return [*problems, *(_check_images(rows, table) if look_at_files else ())]
+    lost = _check_images(rows, table) if look_at_files else {}
+    return [*problems, *(problem for row in lost.values() for problem in row)]
 
 
 def _check_dataset_names(project: Project, rows: Sequence[Dataset], table: str, locator: Locator) -> Iterator[Problem]:
@@ -195,7 +250,11 @@ def _check_links(project: Project, rows: Sequence[Dataset], table: str, locator:
         if not row.train and not row.predict:
             text = f"'{row.name}' neither trains a model nor is predicted; nothing is done with it"
             yield Problem(table, row.line, text, is_warning=True)
-    trained = {model for row in rows for model in row.train}
+
+
+def _check_trained(project: Project, table: str, locator: Locator) -> Iterator[Problem]:
+    """A model must have something to learn from."""
+    trained = {model for row in project.datasets.values() for model in row.train}
     for name in project.trained():
         if name not in trained:
             text = f"no data set trains it; write '{name}' in column train of {table}, or take the model out"
@@ -227,13 +286,15 @@ def _check_option_paths(project: Project, rows: Sequence[Dataset], table: str, l
                 yield locator.problem(("models", model.name, key), f"{UNFIT_TEXT}; rename the file or folder")
 
 
-def _check_images(rows: Sequence[Dataset], table: str) -> Iterator[Problem]:
-    """Folders of the table must be there, with images in them."""
+def _check_images(rows: Sequence[Dataset], table: str) -> dict[int, list[Problem]]:
+    """Return what keeps the images or masks of rows from being read, by the rows' lines."""
+    found: dict[int, list[Problem]] = {}
     for row in rows:
         for column, path in (("images", row.images), ("masks", row.masks)):
             wrong = _path_problem(path, column) if path and not row.is_on_server else ""
             if wrong:
-                yield Problem(table, row.line, f"{column}: {wrong}")
+                found.setdefault(row.line, []).append(Problem(table, row.line, f"{column}: {wrong}"))
+    return found
 
 
 def _check_server_paths(project: Project, rows: Sequence[Dataset], table: str, locator: Locator) -> Iterator[Problem]:
@@ -274,16 +335,44 @@ def _check_starts(project: Project, locator: Locator) -> Iterator[Problem]:
 
 
 def _path_problem(path: str, column: str) -> str:
-    if not Path(path).exists():
+    """Return why a path of the table cannot be read; empty if it can."""
+    try:
+        return _absence(path, column) or _unreadable_files(path)
+    except OSError as error:  # a folder on the way that is closed, a share that does not answer
+        return f"'{path}' cannot be read: {error.strerror}; ask its owner for the right to read it, or mount it"
+
+
+def _absence(path: str, column: str) -> str:
+    if not _exists(path):
         if path.startswith(DEMO + "/"):
             return f"'{path}' not found; `make demo` fetches the demo data (python -m biom3d.demo {DEMO})"
         rest = ", or leave it empty" if column == "masks" else ""
         return f"folder '{path}' not found; give a folder or file{rest}"
-    try:
-        empty = not volumes.list_volumes(path)
-    except OSError as error:
-        return f"'{path}' cannot be read: {error.strerror}"
+    empty = not volumes.list_volumes(path)
     return f"no image in '{path}'; wanted files that end in {', '.join(volumes.SUFFIXES)}" if empty else ""
+
+
+def _exists(path: str) -> bool:
+    """Say whether a path is there; OSError where nobody can tell, which `Path.exists` may call absent."""
+    try:
+        return bool(Path(path).stat())
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _unreadable_files(path: str) -> str:
+    lost = volumes.find_unreadable(path)
+    if not lost:
+        return ""
+    more = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
+    if Path(lost[0]).is_symlink() and not _exists(lost[0]):
+        return f"'{lost[0]}'{more} is a link that leads nowhere; take it away, or bring back what it leads to"
+    return f"no permission to read '{lost[0]}'{more}; ask its owner for it, or take it away"
+
+
+def _listed(what: str, names: Sequence[str]) -> str:
+    """Write names for a message: `data sets 'a', 'b'`."""
+    return f"{what}{'s' if len(names) > 1 else ''} {', '.join(map(repr, names))}"
 
 
 _CHECKS: tuple[Callable[[Project, Sequence[Dataset], str, Locator], Iterator[Problem]], ...] = (

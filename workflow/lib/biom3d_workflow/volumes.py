@@ -44,7 +44,7 @@ def _is_volume(entry: os.DirEntry[str]) -> bool:
 def inputs(path: str) -> list[str]:
     """Return what Snakemake should watch: the volumes, or their folder for names that it cannot hold."""
     watched = {volume if not _UNSAFE.search(volume) else path for volume in list_volumes(path)}
-    return sorted(watched)
+    return sorted(watched - _unreadable(path))
 
 
 def stamp(*paths: str) -> str:
@@ -53,18 +53,52 @@ def stamp(*paths: str) -> str:
     That is the inside of .zarr folders (it looks at the time of the folder only), and files whose names
     it cannot hold. Empty in the usual case. It goes into `params:`, a change of which is a reason to rerun.
     """
-    facts = sorted(fact for path in paths for volume in list_volumes(path) for fact in _hidden_facts(volume))
+    hidden = [volume for path in paths for volume in _hidden_volumes(path)]
+    facts = sorted(fact for volume in hidden for fact in _hidden_facts(volume))
     return hashlib.sha256("\n".join(facts).encode("utf-8", "surrogateescape")).hexdigest()[:16] if facts else ""
+
+
+def find_unreadable(path: str) -> list[str]:
+    """Return the volumes of a path that this account cannot read; of a .zarr only its folders are tried.
+
+    Snakemake hashes small inputs itself, and ends the whole run where it cannot.
+    """
+    return sorted(_unreadable(path))
+
+
+@functools.cache
+def _unreadable(path: str) -> frozenset[str]:
+    return frozenset(volume for volume in list_volumes(path) if not _can_be_read(volume))
+
+
+def _can_be_read(volume: str) -> bool:
+    try:
+        if os.access(volume, os.R_OK):
+            return not volume.lower().endswith(".zarr") or bool(_folder_times(volume))
+    except OSError:
+        pass
+    return False
+
+
+@functools.cache
+def _hidden_volumes(path: str) -> tuple[str, ...]:
+    readable = (volume for volume in list_volumes(path) if volume not in _unreadable(path))
+    return tuple(volume for volume in readable if volume.lower().endswith(".zarr") or _UNSAFE.search(volume))
 
 
 def _hidden_facts(volume: str) -> Iterator[str]:
     if Path(volume).is_dir():
-        # Writers of Zarr replace a chunk by renaming, which dates its folder: no need to look at every chunk.
-        for folder in (volume, *_folders_below(volume)):
-            yield f"{folder} {Path(folder).stat().st_mtime_ns}"
+        yield from _folder_times(volume)
     elif _UNSAFE.search(volume):
         facts = Path(volume).stat()
         yield f"{volume} {facts.st_size} {facts.st_mtime_ns}"
+
+
+@functools.cache
+def _folder_times(volume: str) -> tuple[str, ...]:
+    """Return the folders of a .zarr with their times; OSError where one cannot be read."""
+    # Writers of Zarr replace a chunk by renaming, which dates its folder: no need to look at every chunk.
+    return tuple(f"{folder} {Path(folder).stat().st_mtime_ns}" for folder in (volume, *_folders_below(volume)))
 
 
 def _folders_below(folder: str) -> Iterator[str]:
@@ -73,3 +107,9 @@ def _folders_below(folder: str) -> Iterator[str]:
             if entry.is_dir(follow_symlinks=False):
                 yield entry.path
                 yield from _folders_below(entry.path)
+
+
+def forget() -> None:
+    """Look again at what was looked at before: each folder is read once in a run, so that all rules see the same."""
+    for cached in (list_volumes, _unreadable, _hidden_volumes, _folder_times):
+        cached.cache_clear()
