@@ -11,9 +11,10 @@ import biom3d
 
 ROOT = Path(biom3d.__file__).parent
 # What each part may import, besides itself; the lower a part, the fewer. A step may import everything but steps.
-BASE = {"errors", "files", "events", "config"}
+BASE = {"errors", "files", "events", "config", "cpu"}
 ALLOWED = {
     "errors": set(),
+    "cpu": set(),
     "files": {"errors"},
     "events": {"errors", "files"},
     "config": {"errors", "files"},

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from biom3d.models.conv import Conv3d
+
 Stride = tuple[int, int, int]
 MAX_FACTOR = 10  # the deepest stages have 10 x the features of the first: 320 at width 32, as in nnU-Net
 
@@ -47,9 +49,9 @@ class Block(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, stride: Stride = (1, 1, 1)) -> None:
         super().__init__()
-        self.conv1 = nn.Conv3d(channels_in, channels_out, 3, stride=stride, padding=1, bias=False)
+        self.conv1 = Conv3d(channels_in, channels_out, 3, stride=stride, padding=1, bias=False)
         self.bn1 = InstanceNorm(channels_out, affine=True)
-        self.conv2 = nn.Conv3d(channels_out, channels_out, 3, padding=1, bias=False)
+        self.conv2 = Conv3d(channels_out, channels_out, 3, padding=1, bias=False)
         self.bn2 = InstanceNorm(channels_out, affine=True)
 
     def forward(self, x: Tensor) -> Tensor:

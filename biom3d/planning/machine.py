@@ -7,6 +7,7 @@ import sys
 from importlib import metadata
 
 from biom3d.config import Machine as Machine
+from biom3d.cpu import has_bfloat16
 
 GPU_SHARE = 0.8  # of its memory; the rest is for the CUDA context and cuDNN's workspaces
 RAM_SHARE = 0.4  # of the machine's memory: other programs live there too
@@ -22,17 +23,7 @@ def describe_machine() -> Machine:
     memory_gb = min(ram_gb * RAM_SHARE, RAM_LIMIT_GB)
     if sys.platform == "darwin" and os.uname().machine == "arm64":
         return Machine("mps", memory_gb, False)
-    return Machine("cpu", memory_gb, cpu_has_bfloat16())
-
-
-def cpu_has_bfloat16() -> bool:
-    """Ask the kernel for avx512_bf16 or amx_bf16; False where there is no /proc."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            flags = next((line for line in file if line.startswith("flags")), "")
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    return Machine("cpu", memory_gb, has_bfloat16())
 
 
 def _smallest_gpu_gb() -> float | None:

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 
 import torch
 
-from biom3d.planning.machine import cpu_has_bfloat16
+from biom3d.cpu import has_bfloat16
 
 KEEP_FREED_MEMORY = (
     (-3, 1 << 30),
@@ -41,7 +41,7 @@ def half_precision(device: torch.device) -> torch.dtype | None:
     """
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    if device.type == "cpu" and torch.backends.mkldnn.is_available() and cpu_has_bfloat16():
+    if device.type == "cpu" and torch.backends.mkldnn.is_available() and has_bfloat16():
         return torch.bfloat16
     return None
 
