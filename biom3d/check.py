@@ -8,7 +8,7 @@ from biom3d.cli import run_step, step_parser, text_file
 from biom3d.errors import ConfigError
 from biom3d.events import Reporter
 from biom3d.files import write_json
-from biom3d.options import add_data_options, spacing_from
+from biom3d.options import add_data_options, add_skip_option, spacing_from
 
 if TYPE_CHECKING:
     from biom3d.data.survey import CaseFacts, Finding, Question
@@ -25,6 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the command line."""
     parser = step_parser("check", DESCRIPTION)
     add_data_options(parser)
+    add_skip_option(parser)
     parser.add_argument(
         "--num_classes",
         type=int,
@@ -43,20 +44,37 @@ def execute(args: argparse.Namespace, report: Reporter) -> None:
     question = _question(args)
     pairing = pair_volumes(args.img_path, args.msk_path)
     problems = list(pairing.problems)
-    facts, findings = [], []
+    facts, findings, left_out = [], [], []
     for case in report.track(pairing.cases, "reading", unit="case"):
         fact, found = survey_case(case, question)
+        bad = [one.message for one in found if one.kind == "error"]
+        if args.skip_bad and bad:
+            left_out += bad
+            continue
         facts.append(fact)
         findings += found
+    if args.skip_bad:
+        left_out, problems = _leave_out(left_out, problems, bool(facts), report)
     findings += survey_set(facts, question)
     _tell(findings, report)
     refuse([*problems, *(one.message for one in findings if one.kind == "error")])
-    result = summarise(facts, findings, question)
+    result = summarise(facts, findings, question) | ({"left_out": left_out} if left_out else {})
     if args.out:
         write_json(args.out, result)
     for line in table(result):
         report.info(line)
     report.event("done", cases=len(facts), warnings=len(result["warnings"]))
+
+
+def _leave_out(bad: list[str], unpaired: list[str], is_any_good: bool, report: Reporter) -> tuple[list[str], list[str]]:
+    """Return what is left out, as it was told, and what remains as problems: everything where no case is good."""
+    from biom3d.data.skipping import tell_left_out
+
+    lost = [*unpaired, *bad]
+    if not is_any_good:
+        return [], lost
+    tell_left_out(lost, report)
+    return lost, []
 
 
 def summarise(facts: Sequence["CaseFacts"], findings: Sequence["Finding"], question: "Question") -> dict[str, Any]:

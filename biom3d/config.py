@@ -112,6 +112,7 @@ class Fingerprint:
     high: tuple[float, ...] = ()
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    left_out: tuple[str, ...] = ()  # by `--skip_bad`: volumes that could not be used, and why
 
 
 @dataclass(frozen=True)

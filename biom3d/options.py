@@ -40,6 +40,15 @@ def add_data_options(parser: argparse.ArgumentParser, masks_required: bool = Fal
     add_spacing_option(parser)
 
 
+def add_skip_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--skip_bad`."""
+    parser.add_argument(
+        "--skip_bad",
+        action="store_true",
+        help="leave out volumes that cannot be used, and say which; without it one of them refuses all",
+    )
+
+
 def add_spacing_option(parser: argparse.ArgumentParser) -> None:
     """Add `--spacing Z Y X`."""
     parser.add_argument(

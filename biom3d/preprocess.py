@@ -19,7 +19,7 @@ from biom3d.config import DataPaths, Plan, save_plan
 from biom3d.errors import ConfigError, DataError
 from biom3d.events import Reporter
 from biom3d.files import atomic_path, is_taken, output_error
-from biom3d.options import add_data_options, add_request_options, plan_order, spacing_from
+from biom3d.options import add_data_options, add_request_options, add_skip_option, plan_order, spacing_from
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,6 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the command line: the options of Biom3d 0.1.2 and explicit paths."""
     parser = step_parser("preprocess", DESCRIPTION)
     add_data_options(parser, masks_required=True)
+    add_skip_option(parser)
     add_request_options(parser)
     parser.add_argument("--desc", default="unet_default", metavar="NAME", help="name of the model")
     parser.add_argument("--out_dir", metavar="DIR", help="write images/, masks/, foreground/ and folds.csv into DIR")
@@ -85,14 +86,13 @@ def execute(args: argparse.Namespace, report: Reporter) -> None:
 def preprocess(args: argparse.Namespace, report: Reporter) -> tuple[Plan, Outputs]:
     """Write arrays, folds and plan; return the plan and where all lies."""
     from biom3d.compat.write import write_biom3d_config
-    from biom3d.data.dataset import find_cases
     from biom3d.data.folds import assign_folds, write_folds
     from biom3d.data.planner import plan_cases
 
     started = time.monotonic()
     answer_foreign_options(args, "preprocess", report)
     _refuse_foreign_base(args)
-    cases = find_cases(args.img_path, args.msk_path)
+    cases, left_out = _choose_cases(args, report)
     plan = plan_cases(plan_order(args), cases, report)
     outputs = _choose_outputs(args, plan.desc)
     _refuse_loss(outputs, [*args.img_path, *args.msk_path])
@@ -109,7 +109,7 @@ def preprocess(args: argparse.Namespace, report: Reporter) -> tuple[Plan, Output
         names, totals, digest = _preprocess_cases(cases, plan, args, pieces, folders, report)
         write_folds(Path(folders.folds), assign_folds(names, plan.folds, plan.seed))
         if plan.fingerprint is not None:
-            facts = dataclasses.replace(plan.fingerprint, class_voxels=totals, digest=digest)
+            facts = dataclasses.replace(plan.fingerprint, class_voxels=totals, digest=digest, left_out=left_out)
             plan = dataclasses.replace(plan, fingerprint=facts)
         save_plan(plan, plan_file)
         if args.biom3d_config:
@@ -119,6 +119,20 @@ def preprocess(args: argparse.Namespace, report: Reporter) -> tuple[Plan, Output
     report.info(f"{len(cases)} volumes in {seconds:.1f} s; plan '{outputs.plan}'")
     report.event("done", volumes=len(cases), plan=str(outputs.plan), seconds=round(seconds, 3))
     return plan, outputs
+
+
+def _choose_cases(args: argparse.Namespace, report: Reporter) -> tuple[list["Case"], tuple[str, ...]]:
+    """Return the cases to preprocess, and what was left out of them because it cannot be used, if that is wanted."""
+    from biom3d.data.dataset import find_cases
+
+    if not args.skip_bad:
+        return find_cases(args.img_path, args.msk_path), ()
+    from biom3d.data.skipping import find_good_cases
+    from biom3d.data.survey import Question
+
+    # As plan_order reads it: without a number there is one class.
+    question = Question(args.num_classes or 1, args.instances, spacing_from(args))
+    return find_good_cases(args.img_path, args.msk_path, question, report)
 
 
 def _preprocess_cases(

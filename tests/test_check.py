@@ -298,3 +298,17 @@ def test_events_tell_warnings_and_the_end(check, data):
     check("--events", str(data / "events.jsonl"))
     events = [json.loads(line) for line in (data / "events.jsonl").read_text().splitlines()]
     assert [event["event"] for event in events] == ["start", "warning", "done"]
+
+
+def test_bad_volumes_are_left_out_and_named_where_that_is_wanted(data, check):
+    (data / "images" / "b.tif").write_bytes(b"II*\0damaged")
+    put(data / "images" / "c.tif", image(3))
+    put(data / "masks" / "d.tif", labels(1))
+    assert_refused(check(), "images/b.tif")
+    code, printed, facts = check("--skip_bad")
+    assert (code, facts["num_cases"], len(facts["left_out"])) == (0, 1, 3)
+    assert printed.count("warning: left out: ") == 3
+
+
+def test_left_out_is_no_word_of_a_good_data_set(check):
+    assert "left_out" not in check("--skip_bad")[2]

@@ -214,3 +214,28 @@ def test_a_mask_that_is_stored_the_other_way_round_is_refused(tmp_path, step, ca
     options = ["--img_path", str(tmp_path / "images"), "--msk_path", str(tmp_path / "masks")]
     assert (run(tmp_path) if step == "preprocess" else check.main(options)) == 2
     assert "a.nii.gz': its axes point elsewhere" in capfd.readouterr().err
+
+
+def spoil(folder: Path) -> None:
+    """Damage an image, give a mask another size, and take a mask away."""
+    path = folder / "images" / "a.tif"
+    path.write_bytes(path.read_bytes()[:1000])
+    (folder / "masks" / "c.tif").unlink()
+    write_labels(folder / "masks" / "b.tif", np.ones((8, 8, 8), np.uint8), header((8, 8, 8)))
+
+
+def test_bad_volumes_are_left_out_named_and_recorded_where_that_is_wanted(tmp_path, capsys):
+    spoil(make_set(tmp_path, "abcdef"))
+    assert run(tmp_path) == 2
+    assert run(tmp_path, "--skip_bad") == 0
+    assert names_in(tmp_path) == ["d.npy", "e.npy", "f.npy"]
+    fingerprint = load_plan(tmp_path / "plan.yaml").fingerprint
+    named = [Path(text.split("'")[1]).name for text in fingerprint.left_out]
+    assert (fingerprint.num_volumes, sorted(named)) == (3, ["a.tif", "b.tif", "c.tif"])
+    assert capsys.readouterr().err.count("warning: left out: ") == 3
+
+
+def test_where_every_volume_is_bad_they_are_refused_all_the_same(tmp_path, capsys):
+    spoil(make_set(tmp_path, "abc"))
+    assert run(tmp_path, "--skip_bad") == 2
+    assert "3 problems with the data set" in capsys.readouterr().err

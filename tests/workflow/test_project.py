@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from biom3d_workflow import commands
 
 A, B = "A\tdata/a/images\tdata/a/masks", "B\tdata/b/images\tdata/b/masks"
 TABLE, CONFIG = "config/datasets.tsv", "config/config.yaml"
@@ -142,3 +143,22 @@ def test_a_model_that_starts_from_one_that_cannot_be_trained_waits_too(request_o
     project = request_of(models, [f"{A}\tn,o", "C\tdata/x\tdata/x\tm"])
     assert project.trainable() == ["o"]
     assert project.stuck["n"] == "it starts from model 'm', which is not trained yet"
+
+
+def test_single_files_without_permission_are_left_out_where_bad_volumes_are(request_of):
+    Path("data/a/images/0.tif").symlink_to("nowhere")
+    project = request_of("models: {m: {skip_bad: true}}", [f"{A}\tm", f"{B}\t\tm"])
+    assert (project.unreadable, project.inputs(project.datasets["A"])[0][0]) == ({}, "data/a/images/1.tif")
+    assert "A" in request_of(rows=[f"{A}\tm", f"{B}\t\tm"]).unreadable
+
+
+def test_a_row_leaves_out_bad_volumes_only_if_all_its_models_do(request_of):
+    project = request_of("models: {m: {skip_bad: true}, n: }", [f"{A}\tm,n", f"{B}\tm"])
+    flags = ["--skip_bad" in commands.check(row, project.models) for row in project.datasets.values()]
+    assert flags == [False, True]
+    assert "--skip_bad" in commands.preprocess(project.models["m"], project.training_sets("m"))
+
+
+def test_biom3d_itself_leaves_nothing_out(problems_of):
+    (problem,) = problems_of("engine: upstream-0.1.2\nmodels: {m: {skip_bad: true}}", [f"{A}\tm"])
+    assert problem.startswith(f"{CONFIG}:2: models.m.skip_bad: engine 'upstream-0.1.2' cannot leave out bad volumes; ")

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ ROWS = [
     "new\tdata/new/images\tdata/new/masks\t\ttiny",
     "unlabelled\tdata/my [cells] 'ü'/images\t\t\ttiny",
 ]
+CONFIG = SMALL_CONFIG.replace("{", "{skip_bad: true, ")
 BAD = "bad\tdata/bad/images\t\t\ttiny"
 
 
@@ -27,7 +29,9 @@ def done(tmp_path_factory):
     make_cells({"train": 3, "new": 2, "my [cells] 'ü'": 1, "bad": 1})
     bad = next(Path("data/bad/images").iterdir())
     bad.write_bytes(bad.read_bytes()[:3000])
-    write_request(SMALL_CONFIG, [*ROWS, BAD])
+    shutil.copy(bad, "data/train/images/damaged.tif")
+    shutil.copy("data/train/masks/cells_000.tif", "data/train/masks/damaged.tif")
+    write_request(CONFIG, [*ROWS, BAD])
     first = run_snakemake("--workflow-profile", str(ROOT / "profiles/local"))
     yield folder, first
     os.chdir(before)
@@ -49,6 +53,14 @@ def test_the_table_says_which_and_why(done):
     assert rows[0]["why"].startswith("check bad: 'data/bad/images/cells_000.tif': ")
     assert rows[0]["log"] == "logs/steps/check/bad.log"
     assert (len(rows[1]["scores"]), len(rows[2]["scores"])) == (2, 1)  # of two folds; of the labelled data set
+
+
+def test_a_damaged_volume_of_the_training_is_left_out_and_named(done):
+    folder, _ = done
+    row = json.loads((folder / "logs/outcome.json").read_text())["rows"][1]
+    assert [text.split(": ")[0] for text in row["left_out"]] == ["'data/train/images/damaged.tif'"]
+    assert "trained without 'data/train/images/damaged.tif': " in (folder / "logs/outcome.txt").read_text()
+    assert json.loads((folder / "results/check/cells.json").read_text())["left_out"] == row["left_out"]
 
 
 def test_no_traceback_is_shown(done):
@@ -97,7 +109,7 @@ def test_the_summary_tells_of_the_labelled_data_set(done):
 
 def test_once_the_bad_row_is_off_the_rest_is_done_and_reported(done):
     os.chdir(done[0])
-    write_request(SMALL_CONFIG, [*ROWS, f"#{BAD}"])
+    write_request(CONFIG, [*ROWS, f"#{BAD}"])
     assert run_snakemake("--cores", "2").returncode == 0
     assert "Nothing to be done" in run_snakemake("--cores", "2").stderr
     assert run_snakemake("--report", "report.html").returncode == 0

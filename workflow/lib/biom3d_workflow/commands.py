@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from biom3d_workflow.project import Model
+from biom3d_workflow.project import Model, skips_bad
 from biom3d_workflow.table import Dataset, Spacing
 
 # Options that go to `preprocess` as `--name value`; it writes them into the plan, which all later steps read.
@@ -48,6 +48,7 @@ def preprocess(model: Model, sets: Iterable[Dataset]) -> str:
         words += _options(model.options, [key for key in PLAN_OPTIONS if key not in left_out])
         words += ["--ct_norm"] if model.options["ct_norm"] else []
     words += ["--is_2d", "True"] if model.options["is_2d"] else []
+    words += ["--skip_bad"] if model.options["skip_bad"] else []
     return shlex.join(words + _instances(model) + _spacing(sets[0].spacing_um))
 
 
@@ -75,6 +76,7 @@ def check(dataset: Dataset, models: Mapping[str, Model]) -> str:
     if dataset.masks and users:
         user = models[users[0]]
         words += ["--msk_path", _path(dataset.masks), *_options(user.options, ["num_classes"]), *_instances(user)]
+    words += ["--skip_bad"] if skips_bad(dataset, models) else []
     return shlex.join(words + _spacing(dataset.spacing_um))
 
 

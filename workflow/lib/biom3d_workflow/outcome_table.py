@@ -57,10 +57,8 @@ def scores_text(scores: Sequence[tuple[float, str]]) -> str:
 
 def left_out_text(names: Sequence[str]) -> str:
     """Say which bad volumes a model was trained without."""
-    if not names:
-        return ""
-    count = f"{len(names)} bad volume{'s' if len(names) > 1 else ''}"
-    return f"trained without {count}: {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
+    more = f" (and {len(names) - 1} more: its plan.yaml)" if len(names) > 1 else ""
+    return f"trained without {names[0]}{more}" if names else ""
 
 
 def write_outcome(lines: Sequence[Line]) -> str:

@@ -186,9 +186,15 @@ def load_project(
     return replace(project, problems=tuple(problems))
 
 
+def skips_bad(dataset: Dataset, models: Mapping[str, Model]) -> bool:
+    """Say whether all models that learn from a data set are to leave out its bad volumes."""
+    trained = [models[name] for name in dataset.train if name in models]
+    return bool(trained) and all(model.options["skip_bad"] for model in trained)
+
+
 def _set_aside(project: Project, rows: Sequence[Dataset], table: str, problems: list[Problem]) -> Project:
     """Leave out the data sets that cannot be read; they are errors where nothing is left, or others are."""
-    lost = _check_images(rows, table)
+    lost = _check_images(rows, table, project.models)
     if any(not problem.is_warning for problem in problems) or len(lost) == len(project.datasets):
         return replace(project, problems=(*problems, *(problem for row in lost.values() for problem in row)))
     told = [replace(row[0], text=f"{row[0].text}; the other rows go on", is_warning=True) for row in lost.values()]
@@ -286,15 +292,26 @@ def _check_option_paths(project: Project, rows: Sequence[Dataset], table: str, l
                 yield locator.problem(("models", model.name, key), f"{UNFIT_TEXT}; rename the file or folder")
 
 
-def _check_images(rows: Sequence[Dataset], table: str) -> dict[int, list[Problem]]:
+def _check_images(
+    rows: Sequence[Dataset], table: str, models: Mapping[str, Model] | None = None
+) -> dict[int, list[Problem]]:
     """Return what keeps the images or masks of rows from being read, by the rows' lines."""
     found: dict[int, list[Problem]] = {}
     for row in rows:
         for column, path in (("images", row.images), ("masks", row.masks)):
-            wrong = _path_problem(path, column) if path and not row.is_on_server else ""
+            skips = skips_bad(row, models or {})
+            wrong = _path_problem(path, column, skips) if path and not row.is_on_server else ""
             if wrong:
                 found.setdefault(row.line, []).append(Problem(table, row.line, f"{column}: {wrong}"))
     return found
+
+
+def _check_engine(project: Project, rows: Sequence[Dataset], table: str, locator: Locator) -> Iterator[Problem]:
+    """Biom3d itself leaves nothing out."""
+    for model in project.models.values():
+        if model.options["skip_bad"] and project.engine != "biom3d":
+            text = f"engine '{project.engine}' cannot leave out bad volumes; write skip_bad: false, or engine: biom3d"
+            yield locator.problem(("models", model.name, "skip_bad"), text)
 
 
 def _check_server_paths(project: Project, rows: Sequence[Dataset], table: str, locator: Locator) -> Iterator[Problem]:
@@ -334,10 +351,11 @@ def _check_starts(project: Project, locator: Locator) -> Iterator[Problem]:
             yield locator.problem(("models", model.name, "fine_tune"), text)
 
 
-def _path_problem(path: str, column: str) -> str:
-    """Return why a path of the table cannot be read; empty if it can."""
+def _path_problem(path: str, column: str, skips_bad: bool = False) -> str:
+    """Return why a path of the table cannot be read; empty if it can, or a part of it where that is enough."""
     try:
-        return _absence(path, column) or _unreadable_files(path)
+        wrong = _absence(path, column) or _unreadable_files(path)
+        return "" if wrong and skips_bad and volumes.inputs(path) else wrong
     except OSError as error:  # a folder on the way that is closed, a share that does not answer
         return f"'{path}' cannot be read: {error.strerror}; ask its owner for the right to read it, or mount it"
 
@@ -380,6 +398,7 @@ _CHECKS: tuple[Callable[[Project, Sequence[Dataset], str, Locator], Iterator[Pro
     _check_model_names,
     _check_links,
     _check_agreement,
+    _check_engine,
     _check_option_paths,
     _check_server_paths,
 )
