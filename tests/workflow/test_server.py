@@ -5,11 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 from biom3d_workflow import server
-from biom3d_workflow.invocation import LOOKS, UNKNOWN, find_server
+from biom3d_workflow.invocation import LOOKS, UNKNOWN, VENV, find_server, has_containers, read_options
 from biom3d_workflow.outcome import plan_rows, plan_steps
 from biom3d_workflow.project import load_project
 
-from biom3d.remote import manifest
+from biom3d.remote import manifest, runtime
 from tests.workflow.conftest import ROOT, run_snakemake, write_request
 
 HEADER = "dataset\timages\tmasks\ttrain\tpredict\tlocation"
@@ -58,6 +58,7 @@ def test_a_small_file_stands_for_each_fold_of_a_model(project_of):
 
 def test_the_small_files_have_the_name_that_the_executor_knows():
     assert server.SUFFIX == manifest.SUFFIX
+    assert VENV == runtime.VENV
 
 
 def test_a_model_on_the_server_is_not_trained(project_of):
@@ -110,13 +111,22 @@ def test_without_a_host_of_their_own_jobs_cannot_have_it(folder):
 def find(words: str, **options):
     """Ask where jobs run; `words` are the command line, `options` what Snakemake's parser makes of them."""
     given = {"executor": "ssh", "report_after_run": False, "host": "gpu1"} | options
-    return find_server(words.split(), lambda words: SimpleNamespace(**given), lambda options: options)
+    options = read_options(words.split(), lambda words: SimpleNamespace(**given))
+    return find_server(options, lambda options: options)
 
 
 def test_an_executor_with_a_host_has_data_of_its_own():
     assert find("/bin/snakemake --profile gpu1").host == "gpu1"
     assert find("x/snakemake/__main__.py").host == "gpu1"
     assert find("snakemake -n", dryrun=True).host == "gpu1"
+
+
+def test_the_executor_has_containers_unless_it_is_told_to_do_without():
+    def inside(**options):
+        return has_containers(SimpleNamespace(**options), lambda options: options)
+
+    assert [inside(executor="ssh", runtime=runtime) for runtime in (None, "podman", VENV)] == [True, True, False]
+    assert (inside(executor="local"), has_containers(None, None)) == (False, False)
 
 
 @pytest.mark.parametrize("options", [{"executor": "local"}, {"executor": None}, {"host": "local"}, {"host": None}])

@@ -17,9 +17,8 @@ rule check:
         runtime=120,
         gpu=0,
     params:
-        options=lambda w: commands.check(dataset_of(w), PROJECT.models),
-        image=IMAGE.digest,
-        stamp=stamp_of,
+        identity=identity("check"),
+        options=told(lambda w: commands.check(dataset_of(w), PROJECT.models)),
     message:
         "check {wildcards.dataset}"
     shell:

@@ -5,13 +5,44 @@ import sys
 from pathlib import Path
 
 from biom3d_workflow import commands, slurm
-from biom3d_workflow.image import find_image, find_learner, needs_containers
+from biom3d_workflow.identity import Identities
+from biom3d_workflow.image import OTHERS, find_image, find_learner, needs_containers
 from biom3d_workflow.interpreter import prefer_this_python
-from biom3d_workflow.invocation import EXECUTOR, UNKNOWN, find_server
+from biom3d_workflow.invocation import (
+    EXECUTOR,
+    UNKNOWN,
+    find_server,
+    has_containers,
+    read_options,
+)
 from biom3d_workflow.outcome import Run, find_unfinished
 from biom3d_workflow.problems import report_text
 from biom3d_workflow.project import load_project, wildcard
+from biom3d_workflow.software import find_software, step_numbers
+from snakemake.settings.enums import RerunTrigger
 from snakemake_interface_executor_plugins.settings import SharedFSUsage
+
+# What makes a result old is the one parameter `identity`, and changed files: neither the wording of a rule nor a new
+# input of it. Here and not in profiles, so that plain `snakemake` does the same. Snakemake has no place to say it.
+type(workflow).rerun_triggers = property(
+    lambda self: {RerunTrigger.MTIME, RerunTrigger.PARAMS}
+    & set(self.dag_settings.rerun_triggers)
+)
+
+
+def settings_of(options):
+    from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
+
+    return ExecutorPluginRegistry().get_plugin(options.executor).get_settings(options)
+
+
+@functools.cache
+def command_line():
+    """Snakemake's own reading of its command line, profiles included; rules are read before it is asked for it."""
+    from snakemake.cli import parse_args
+
+    with contextlib.chdir(workflow.workdir_init):  # profiles are named from there
+        return read_options(sys.argv, lambda words: parse_args(words)[1])
 
 
 @functools.cache
@@ -19,16 +50,7 @@ def server_settings():
     """See `invocation.find_server`."""
     if not workflow.is_main_process:
         return UNKNOWN
-    from snakemake.cli import parse_args
-    from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
-
-    def settings_of(options):
-        return (
-            ExecutorPluginRegistry().get_plugin(options.executor).get_settings(options)
-        )
-
-    with contextlib.chdir(workflow.workdir_init):  # profiles are named from there
-        return find_server(sys.argv, lambda words: parse_args(words)[1], settings_of)
+    return find_server(command_line(), settings_of)
 
 
 def load_checked_project():
@@ -49,12 +71,25 @@ def load_checked_project():
     return project
 
 
-def find_software():
+def find_images():
     """The image of our steps, and what learns and predicts."""
     try:
         return find_image(PROJECT.image), find_learner(PROJECT.engine, PROJECT.image)
     except ValueError as error:
         raise ConfigurationError(str(error))
+
+
+def find_identities():
+    """See `identity`."""
+    is_known = workflow.is_main_process and "--lint" not in sys.argv
+    inside = is_known and has_containers(command_line(), settings_of)
+    variant = OTHERS.get(PROJECT.engine, ("", PROJECT.image))[1]
+    return Identities(
+        PROJECT,
+        step_numbers(),
+        find_software(PROJECT.image, IMAGE, inside),
+        find_software(variant, LEARNER.image, inside),
+    )
 
 
 def look_at_server(wanted):
@@ -108,9 +143,10 @@ def executor():
 
 prefer_this_python()
 PROJECT = load_checked_project()
-IMAGE, LEARNER = find_software()
+IMAGE, LEARNER = find_images()
 look_at_server(PROJECT.on_server())
 RUN = Run(PROJECT)
+IDENTITIES = find_identities()
 
 
 wildcard_constraints:
@@ -140,11 +176,6 @@ def masks_of(wildcards):
     return PROJECT.inputs(dataset_of(wildcards))[1]
 
 
-def stamp_of(wildcards):
-    """See `volumes.stamp`: a reason to rerun that Snakemake does not see."""
-    return PROJECT.stamp([dataset_of(wildcards)])
-
-
 def training_files_of(wildcards):
     return [
         file
@@ -154,12 +185,33 @@ def training_files_of(wildcards):
     ]
 
 
-def training_stamp_of(wildcards):
-    return PROJECT.stamp(training_sets_of(wildcards))
-
-
 def training_checks_of(wildcards):
-    return [f"results/check/{row.name}.json" for row in training_sets_of(wildcards)]
+    is_planned = Path(f"logs/{wildcards.model}/plan.yaml").exists()
+    return checks_of(training_sets_of(wildcards), is_planned)
+
+
+def check_of(wildcards):
+    is_predicted = Path(f"data/pred/{wildcards.model}/{wildcards.dataset}").exists()
+    return checks_of([dataset_of(wildcards)], is_predicted)
+
+
+def checks_of(rows, is_made):
+    """The checks of data sets that must pass before something is made of them.
+
+    Checks that are gone although it is made (somebody removed results/) are no reason to make it again.
+    """
+    files = [f"results/check/{row.name}.json" for row in rows]
+    return [file for file in files if not is_made or Path(file).exists()]
+
+
+def identity(rule):
+    """The parameter by which Snakemake finds that a result is old; `rule` is the rule's own name."""
+    return lambda wildcards: IDENTITIES.of(rule, *wildcards)
+
+
+def told(function):
+    """A parameter that is told to the step and is no reason to run it again, since it depends on `input`."""
+    return lambda wildcards, input: function(wildcards)
 
 
 def optional(option):

@@ -23,10 +23,9 @@ rule evaluate:
         runtime=240,
         gpu=0,
     params:
-        options=lambda w: commands.evaluate(model_of(w), dataset_of(w)),
-        module=LEARNER.module,
-        image=LEARNER.image.digest,
-        stamp=stamp_of,
+        identity=identity("evaluate"),
+        options=told(lambda w: commands.evaluate(model_of(w), dataset_of(w))),
+        module=told(lambda w: LEARNER.module),
     message:
         "evaluate {wildcards.model} on {wildcards.dataset}"
     shell:

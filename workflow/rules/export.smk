@@ -17,9 +17,8 @@ rule export_labels:
         runtime=240,
         gpu=0,
     params:
-        options=lambda w: commands.export_labels(model_of(w), dataset_of(w)),
-        image=IMAGE.digest,
-        stamp=stamp_of,
+        identity=identity("export_labels"),
+        options=told(lambda w: commands.export_labels(model_of(w), dataset_of(w))),
     message:
         "export the labels of {wildcards.dataset} by {wildcards.model}"
     shell:
@@ -45,7 +44,7 @@ rule export_model:
         runtime=60,
         gpu=0,
     params:
-        image=IMAGE.digest,
+        identity=identity("export_model"),
     message:
         "pack {wildcards.model}"
     shell:

@@ -1,6 +1,6 @@
 rule predict:
     input:
-        check="results/check/{dataset}.json",
+        check=check_of,
         images=images_of,
         runs=runs_of,
     output:
@@ -18,11 +18,10 @@ rule predict:
         runtime=1440,
         gpu=min(PROJECT.gpu, 1),  # a prediction uses one
     params:
-        runs=lambda w: commands.runs(model_of(w)),
-        options=lambda w: commands.predict(model_of(w), dataset_of(w)),
-        module=LEARNER.module,
-        image=LEARNER.image.digest,
-        stamp=stamp_of,
+        identity=identity("predict"),
+        runs=told(lambda w: commands.runs(model_of(w))),
+        options=told(lambda w: commands.predict(model_of(w), dataset_of(w))),
+        module=told(lambda w: LEARNER.module),
     message:
         "predict {wildcards.dataset} with {wildcards.model}"
     shell:

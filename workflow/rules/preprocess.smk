@@ -27,10 +27,9 @@ rule preprocess:
         runtime=480,
         gpu=0,
     params:
-        options=lambda w: commands.preprocess(model_of(w), training_sets_of(w)),
-        module=LEARNER.module,
-        image=LEARNER.image.digest,
-        stamp=training_stamp_of,
+        identity=identity("preprocess"),
+        options=told(lambda w: commands.preprocess(model_of(w), training_sets_of(w))),
+        module=told(lambda w: LEARNER.module),
     message:
         "preprocess for {wildcards.model}"
     shell:

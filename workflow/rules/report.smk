@@ -30,7 +30,7 @@ rule curves:
         runtime=30,
         gpu=0,
     params:
-        image=IMAGE.digest,
+        identity=identity("curves"),
     message:
         "draw the learning curves of {wildcards.model}"
     shell:
@@ -66,9 +66,10 @@ rule overlay:
         runtime=120,
         gpu=0,
     params:
-        options=lambda w: commands.overlay(model_of(w), dataset_of(w), *metrics_of(w)),
-        image=IMAGE.digest,
-        stamp=stamp_of,
+        identity=identity("overlay"),
+        options=told(
+            lambda w: commands.overlay(model_of(w), dataset_of(w), *metrics_of(w))
+        ),
     message:
         "draw overlays of {wildcards.dataset} by {wildcards.model}"
     shell:
@@ -99,7 +100,7 @@ rule summary:
         runtime=30,
         gpu=0,
     params:
-        image=IMAGE.digest,
+        identity=identity("summary"),
     message:
         "summarise the metrics"
     shell:

@@ -24,11 +24,13 @@ rule train:
         runtime=2880,
         gpu=PROJECT.gpu,
     params:
-        options=lambda w: commands.train(
-            model_of(w), PROJECT.gpu if LEARNER.is_ours else 0
+        identity=identity("train"),
+        options=told(
+            lambda w: commands.train(
+                model_of(w), PROJECT.gpu if LEARNER.is_ours else 0
+            )
         ),
-        module=LEARNER.module,
-        image=LEARNER.image.digest,
+        module=told(lambda w: LEARNER.module),
     message:
         "train {wildcards.model}, fold {wildcards.fold}"
     shell:

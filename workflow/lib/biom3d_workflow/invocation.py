@@ -11,6 +11,7 @@ from typing import Any, Final
 
 STARTERS = ("snakemake", "__main__.py")
 EXECUTOR, THIS_MACHINE = "ssh", (None, "local")
+VENV = "venv"  # a runtime of the executor without containers, as in biom3d.remote.runtime (a test compares)
 UNKNOWN: Final = "unknown"  # nothing is going to run, or another program decides where: what was noted before counts
 # Options of Snakemake with which nothing runs, and no server needs to be there.
 LOOKS = (
@@ -21,16 +22,30 @@ LOOKS = (
 )
 
 
-def find_server(argv: Sequence[str], parse: Callable[[Sequence[str]], Any], settings_of: Callable[[Any], Any]) -> Any:
-    """Return the executor's settings for the host that jobs run on; None if that has no data of its own; or UNKNOWN.
+def read_options(argv: Sequence[str], parse: Callable[[Sequence[str]], Any]) -> Any:
+    """Return the options of Snakemake's command line, profiles included; None where another program started it.
 
-    `parse` makes options of words, profiles included; `settings_of` makes settings of these.
+    `parse` makes options of words.
     """
     if Path(argv[0]).name not in STARTERS:
-        return UNKNOWN
+        return None
     with contextlib.redirect_stderr(io.StringIO()):  # it names the profiles, as it has done before
-        options = parse(argv[1:])
-    if any(getattr(options, name, None) for name in LOOKS) and not options.report_after_run:
+        return parse(argv[1:])
+
+
+def find_server(options: Any, settings_of: Callable[[Any], Any]) -> Any:
+    """Return the executor's settings for the host that jobs run on; None if that has no data of its own; or UNKNOWN.
+
+    `settings_of` makes settings of options.
+    """
+    if options is None or any(getattr(options, name, None) for name in LOOKS) and not options.report_after_run:
         return UNKNOWN
     settings = settings_of(options) if options.executor == EXECUTOR else None
     return None if settings is None or settings.host in THIS_MACHINE else settings
+
+
+def has_containers(options: Any, settings_of: Callable[[Any], Any]) -> bool:
+    """Say whether the steps run in containers."""
+    if options is None or options.executor != EXECUTOR:
+        return False
+    return bool(settings_of(options).runtime != VENV)
