@@ -16,6 +16,7 @@ ALLOWED = {
     "errors": set(),
     "cpu": set(),
     "files": {"errors"},
+    "steps": set(),
     "events": {"errors", "files"},
     "config": {"errors", "files"},
     "surroundings": set(),

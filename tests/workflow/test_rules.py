@@ -13,6 +13,9 @@ import pytest
 
 from tests.workflow.conftest import ROOT, SNAKEFILE, run_snakemake, write_request
 
+# conftest puts the workflow's library on the path
+from biom3d_workflow import records  # isort: skip
+
 pytestmark = pytest.mark.system
 RULES = [
     (path.name, block)
@@ -154,14 +157,58 @@ def test_the_identity_is_the_only_parameter_that_snakemake_compares(finished):
     assert {record["params"][0][:10] for record in records} == {"'made of: "}
 
 
+@pytest.fixture
+def former(project):
+    """The project as the workflow of 2026-11 left it: notes without identities, here those of that time."""
+    notes = json.loads((Path(__file__).parent / "records_2026_11.json").read_text())
+    for output in list(records.names()):
+        records.forget(output)
+    for output, note in notes.items():
+        records.write(output, {"record_format_version": 6, **note})
+    return project
+
+
+THEN = (
+    "defaults: {folds: 2}\nmodels:\n  m: {num_epochs: 7, tta: true}\n"
+    "  n: {fine_tune: logs/m/fold_0, formats: [ome-zarr]}\n"
+)
+THEN_ROWS = [
+    "A\tdata/a/images\tdata/a/masks\tm,n\t\t2,0.5,0.5",
+    "B\tdata/b/images\tdata/b/masks\t\tm,n",
+    "C\tdata/c/images\t\t\tm",
+]
+
+
+def test_a_project_of_2026_11_is_finished_under_the_rules_of_today(former, rerun):
+    assert rerun(THEN, THEN_ROWS) == []
+    assert {records.identity(records.read(name))[:10] for name in records.names()} == {"'made of: "}
+
+
+def test_what_is_changed_together_with_the_version_runs_again(former, rerun):
+    assert names(rerun(THEN.replace("tta: true", "tta: false"), THEN_ROWS)) == sorted(
+        ["pred", "pred", "eval", *["export"] * 2, *["report"] * 3]
+    )
+
+
+def test_an_option_of_a_training_changed_together_with_the_version_trains_again(former, rerun):
+    ran = rerun(THEN.replace("ome-zarr]", "ome-zarr], num_epochs: 3"), THEN_ROWS)
+    assert names(ran) == sorted(["preprocess", "train", "train", "pred", "eval", *["export"] * 2, *["report"] * 3])
+
+
 def test_other_words_and_inputs_of_a_rule_rerun_nothing(project, stand_in, tmp_path):
     shutil.copytree(ROOT / "workflow", tmp_path / "workflow", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "biom3d").mkdir()
     shutil.copy(ROOT / "biom3d/steps.py", tmp_path / "biom3d")
     for path in (tmp_path / "workflow/rules").glob("*.smk"):
-        text = path.read_text().replace("python -m", "python  -m").replace("images=images_of,", "images=images_of,\n        new=images_of,")
+        text = (
+            path.read_text()
+            .replace("python -m", "python  -m")
+            .replace("images=images_of,", "images=images_of,\n        new=images_of,")
+        )
         path.write_text(text)
-    result = run_snakemake("--snakefile", str(tmp_path / "workflow/Snakefile"), "--cores", "2", PYTHONPATH=str(stand_in))
+    result = run_snakemake(
+        "--snakefile", str(tmp_path / "workflow/Snakefile"), "--cores", "2", PYTHONPATH=str(stand_in)
+    )
     assert "Nothing to be done" in result.stderr, result.stderr
 
 

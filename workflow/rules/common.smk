@@ -13,6 +13,7 @@ from biom3d_workflow.invocation import (
     UNKNOWN,
     find_server,
     has_containers,
+    looks_only,
     read_options,
 )
 from biom3d_workflow.outcome import Run, find_unfinished
@@ -41,6 +42,8 @@ def command_line():
     """Snakemake's own reading of its command line, profiles included; rules are read before it is asked for it."""
     from snakemake.cli import parse_args
 
+    if "--lint" in sys.argv:  # needs nothing, and should ask for nothing
+        return None
     with contextlib.chdir(workflow.workdir_init):  # profiles are named from there
         return read_options(sys.argv, lambda words: parse_args(words)[1])
 
@@ -81,8 +84,7 @@ def find_images():
 
 def find_identities():
     """See `identity`."""
-    is_known = workflow.is_main_process and "--lint" not in sys.argv
-    inside = is_known and has_containers(command_line(), settings_of)
+    inside = workflow.is_main_process and has_containers(command_line(), settings_of)
     variant = OTHERS.get(PROJECT.engine, ("", PROJECT.image))[1]
     return Identities(
         PROJECT,

@@ -1,4 +1,4 @@
-"""What makes a result old: for each job one short text; only another text, or changed input files, is a reason to rerun.
+"""What makes a result old: one short text a job; only another text, or changed input files, reruns it.
 
 The text holds what was asked for (files, options that differ from `NEUTRAL`), the number of the step, and the versions
 of the packages that compute. It holds no wording of a rule and no command line, so that a newer version of ours, which
@@ -143,7 +143,7 @@ class Identities:
         found, sets = self.project.models[model], self.project.training_sets(model)
         facts: Facts = {} if self.project.engine == "biom3d" else {"engine": self.project.engine}
         facts |= {"sets": sorted(_text(self._files(row)) for row in sets)}
-        return facts | self._start(found) | _options(found, PLAN)
+        return facts | self._start(found) | _plan_options(found)
 
     def _start(self, model: Model) -> Facts:
         """Return what stands for the model of ours that a fine-tuning starts from."""
@@ -192,6 +192,21 @@ def _options(model: Model, keys: Iterable[str]) -> Facts:
     return {key: value for key, value in found.items() if value != _plain(NEUTRAL[key])}
 
 
+def _plan_options(model: Model) -> Facts:
+    """Return the options that make the plan, as `commands.preprocess` gives them.
+
+    Beside a given plan or preset what the model itself says counts, also where it says what is neutral.
+    """
+    if commands.base_plan(model):
+        said = [key for key in PLAN if key in {*model.own, "folds", "ct_norm", "is_2d", "instances"}]
+        own = {key: _plain(model.options[key]) for key in said if key in model.own}
+        return _options(model, ["plan", "fine_tune", *said]) | own
+    if model.options["preset"]:
+        own = {"max_dim": _plain(model.options["max_dim"])} if "max_dim" in model.own else {}
+        return _options(model, [key for key in PLAN if key != "max_dim"]) | own
+    return _options(model, PLAN)
+
+
 def _plain(value: Any) -> Any:
     """Return 100.0 as 100: the same to every step."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -217,4 +232,3 @@ def _text(facts: Facts) -> str:
 
 def _value(value: Any) -> str:
     return f"[{' | '.join(map(str, value))}]" if isinstance(value, list) else str(value)
-

@@ -38,10 +38,15 @@ def find_server(options: Any, settings_of: Callable[[Any], Any]) -> Any:
 
     `settings_of` makes settings of options.
     """
-    if options is None or any(getattr(options, name, None) for name in LOOKS) and not options.report_after_run:
+    if options is None or looks_only(options):
         return UNKNOWN
     settings = settings_of(options) if options.executor == EXECUTOR else None
     return None if settings is None or settings.host in THIS_MACHINE else settings
+
+
+def looks_only(options: Any) -> bool:
+    """Say whether nothing is going to run, nor to be told what would (a dry run tells)."""
+    return any(getattr(options, name, None) for name in LOOKS) and not options.report_after_run
 
 
 def has_containers(options: Any, settings_of: Callable[[Any], Any]) -> bool:
