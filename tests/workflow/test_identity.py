@@ -43,7 +43,14 @@ def test_every_option_has_a_neutral_value_so_that_a_new_one_makes_nothing_old():
 
 @pytest.mark.parametrize("option", PLAN)
 def test_an_option_of_the_training_makes_the_model_and_what_follows_old(texts, option):
-    values = {"plan": "p.yaml", "fine_tune": "x", "ct_norm": "true", "is_2d": "true", "instances": "true"}
+    values = {
+        "plan": "p.yaml",
+        "fine_tune": "x",
+        "ct_norm": "true",
+        "skip_bad": "true",
+        "is_2d": "true",
+        "instances": "true",
+    }
     values |= {"preset": "small", "device": "cpu", "optimizer": "sgd", "patch_size": "[8, 8, 8]", "max_dim": 64}
     found = changed(texts(), texts(f"{option}: {values.get(option, 3)}"))
     assert found - {"check"} == {"preprocess", "train"} | FOLLOWS_MODEL

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from biom3d_workflow import commands
-from biom3d_workflow.project import Model, Project
+from biom3d_workflow.project import Model, Project, skips_bad
 from biom3d_workflow.table import Dataset
 
 MARK = "made of: "  # begins every text
@@ -45,8 +45,9 @@ NEUTRAL: Mapping[str, Any] = {
     "plan": None,
     "fine_tune": None,
     "formats": ["ome-tiff", "ome-zarr"],
+    "skip_bad": False,
 }
-PLAN = (*commands.PLAN_OPTIONS, "ct_norm", "is_2d", "instances", "plan", "fine_tune")
+PLAN = (*commands.PLAN_OPTIONS, "ct_norm", "is_2d", "instances", "skip_bad", "plan", "fine_tune")
 # What reads and writes volumes, and what computes, by step.
 VOLUMES = ("numpy", "tifffile", "imagecodecs", "nibabel", "h5py", "zarr")
 PACKAGES: Mapping[str, tuple[str, ...]] = {
@@ -100,7 +101,8 @@ class Identities:
         row = self.project.datasets[dataset]
         users = [self.project.models[name] for name in (*row.train, *row.predict)]
         masks = _options(users[0], ["num_classes", "instances"]) if row.masks and users else {}
-        return {**self._files(row), **masks}
+        passes = {"skip_bad": True} if skips_bad(row, self.project.models) else {}
+        return {**self._files(row), **masks, **passes}
 
     def _preprocess(self, model: str) -> Facts:
         return self._training(model)
@@ -198,7 +200,7 @@ def _plan_options(model: Model) -> Facts:
     Beside a given plan or preset what the model itself says counts, also where it says what is neutral.
     """
     if commands.base_plan(model):
-        said = [key for key in PLAN if key in {*model.own, "folds", "ct_norm", "is_2d", "instances"}]
+        said = [key for key in PLAN if key in {*model.own, "folds", "ct_norm", "is_2d", "instances", "skip_bad"}]
         own = {key: _plain(model.options[key]) for key in said if key in model.own}
         return _options(model, ["plan", "fine_tune", *said]) | own
     if model.options["preset"]:
