@@ -14,9 +14,10 @@ from biom3d.files import output_error, remove, replace, scratch_folder
 from biom3d.remote import commands, tarstream
 from biom3d.remote.channel import Command, LinkLost
 from biom3d.remote.hashes import Cache, State
-from biom3d.remote.host import Say
+from biom3d.remote.host import Finished, Say
 from biom3d.remote.lanes import Lanes
 from biom3d.remote.listing import Found, Listing
+from biom3d.remote.manifest import Item
 from biom3d.remote.packing import Stream
 from biom3d.remote.progress import Part, Progress, Throttle
 from biom3d.remote.ranges import BIG, Remote, fetch_big
@@ -74,11 +75,37 @@ class Collector:
         self._brought[folder] = self._brought.get(folder, {}) | files
         return tuple(name for name, _ in outputs if str(PurePosixPath(name)) not in there)
 
+    def hold(self, folder: PurePosixPath, outputs: Sequence[str]) -> dict[str, tuple[Item, ...]]:
+        """Put outputs (folders) into the store, without bringing them; return the files of those that are there.
+
+        Raises:
+            TransferError, HostError: they cannot be put there.
+        """
+        listing = _list(self._site, folder / "work", outputs)
+        found = listing.find()
+        keys = listing.read_keys(found)
+        files = {item.name: keys[item.name] for item in found if not item.is_folder}
+        done = self._store(folder, files)
+        if done.code:
+            raise self._site.failure(done.code, done.err)
+        there = {item.name for item in found}
+        return {
+            name: tuple(
+                Item(below, item.size, keys[item.name]) for item, below in _members(name, found) if not item.is_folder
+            )
+            for name in outputs
+            if str(PurePosixPath(name)) in there
+        }
+
     def keep(self, folder: PurePosixPath) -> None:
         """Put into the store what was brought from a job's folder, before that is removed: the next job may read it."""
         files = self._brought.pop(folder, {})
-        if not files:
-            return
+        if files:
+            # It only saves time: files that are another account's cannot be kept, and need not be.
+            self._store(folder, files)
+
+    def _store(self, folder: PurePosixPath, files: dict[str, str]) -> Finished:
+        """Link files of a job's folder (name -> hash) into the store."""
         base = folder.relative_to(self._site.root) / "work"
         pairs = (
             (f"{commands.STORE}/{store_name(key)}".encode(), os.fsencode(f"{base}/{name}"))
@@ -86,8 +113,7 @@ class Collector:
         )
         names = zero_ended(f"./{name}" for name in files)
         line = commands.keep_outputs(self._site.root, folder / "work", len(names))
-        # It only saves time: files that are another account's cannot be kept, and need not be.
-        self._site.pool.execute(line, names + gzip.compress(tarstream.links(pairs), 1))
+        return self._site.pool.execute(line, names + gzip.compress(tarstream.links(pairs), 1), repeat=True)
 
     def _fetch(self, work: PurePosixPath, tasks: "Sequence[_Task]", listing: Listing, say: Say) -> dict[str, str]:
         """Fetch files; return the hashes of what arrived."""

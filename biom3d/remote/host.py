@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import docker
 
+    from biom3d.remote.held import Held
+
 Say = Callable[[str], None]  # takes a line for the person who waits
 
 
@@ -54,6 +56,11 @@ class Host(Protocol):
     @property
     def name(self) -> str:
         """What messages call it."""
+        ...
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is this machine: what it makes is here already, and need not be held there."""
         ...
 
     @property
@@ -110,6 +117,17 @@ class Host(Protocol):
 
         Return the names that do not exist on the host; the others have arrived, verified.
         """
+        ...
+
+    def hold(self, folder: PurePosixPath, outputs: Sequence[tuple[str, Path]]) -> "tuple[Held, ...]":
+        """Leave outputs (folders) where later jobs find them, and put here what stands for them; see held.py.
+
+        Return what is held now: not those that do not exist on the host.
+        """
+        ...
+
+    def let_go(self, names: Iterable[str]) -> None:
+        """Remove these contents, which were held, unless a job has them."""
         ...
 
     def remove(self, folder: PurePosixPath) -> None:

@@ -20,6 +20,7 @@ LABEL = "biom3d.job"  # of what runs; LABEL.name and so on say the rest
 FOLDER = "/job"  # where a container sees the job's folder
 WORK = "work"  # below it: the working folder of the commands
 RUN, STEPS = "run.sh", "steps.sh"  # beside it: what is started, and what that runs
+ENDED = "ended"  # before the number of a command that has ended well, and does not run again
 EXIT = "exit"  # holds the exit code, once there is one
 CANCELLED = "cancelled"  # says who did it, see claims.py
 LEAST_MEMORY_MB = 64  # engines refuse less than 6, and a shell with a few tools takes more
@@ -66,6 +67,7 @@ class JobSpec:
     outputs: tuple[str, ...]  # files and folders, relative to the working folder
     logs: tuple[str, ...] = ()  # come back after a failure, too
     resources: Resources = Resources()
+    stays: tuple[str, ...] = ()  # those outputs, folders all, that only later jobs read: they stay on the host
     was_cut_short: bool = False  # Snakemake did not learn how the last attempt ended, so it may have ended well
 
 
@@ -151,8 +153,12 @@ exit "$code"
 
 
 def steps_script(commands: Sequence[Command]) -> str:
-    """Return `steps.sh`: the commands one after the other, each as Snakemake would run it, each timed."""
-    return "\n".join([STEPS_HEAD, *(_step(command) for command in commands)]) + "\n"
+    """Return `steps.sh`: the commands one after the other, each as Snakemake would run it, each timed.
+
+    Started again, it goes on with the first that has not ended well.
+    """
+    steps = (_step(number, command) for number, command in enumerate(commands, 1))
+    return "\n".join([STEPS_HEAD, *steps]) + "\n"
 
 
 # Field 6 of /proc/PID/stat is the session, 4 after the name, which may hold anything.
@@ -164,7 +170,8 @@ members() { # prints /proc/PID/status of the job's processes
   }'
 }"""
 STEPS_HEAD = f"""\
-# Made by biom3d.remote.job. The commands of the job, in their order; the first that fails ends it.
+# Made by biom3d.remote.job. The commands of the job, in their order; the first that fails ends it. Started again, those
+# that have ended well are passed over.
 cd {WORK} || exit 1
 trap : TERM
 TIMEFORMAT='%R %U %S'
@@ -188,6 +195,13 @@ run() {{ # command, benchmark file or nothing
   rm -f "$TMPDIR/peak" "$TMPDIR/time"
   return "$code"
 }}
+# What a command that did not end well left under a final name is work under way again: steps go on in NAME.partial.
+take_up() {{ # names
+  for made; do
+    [ -d "$made" ] || continue
+    if [ -e "$made.partial" ]; then rm -rf -- "$made"; else mv -T -- "$made" "$made.partial" || return; fi
+  done
+}}
 write_benchmark() {{
   read -r seconds user system <"$TMPDIR/time"
   whole=${{seconds%.*}}
@@ -203,12 +217,15 @@ write_benchmark() {{
 """
 
 
-def _step(command: Command) -> str:
+def _step(number: int, command: Command) -> str:
     made = [*command.makes, *([command.benchmark] if command.benchmark else [])]
     folders = sorted({posixpath.dirname(name) for name in made} - {""})
-    lines = [f"# {command.rule}"]
+    note = f"../{ENDED}-{number}"
+    lines = [f"# {command.rule}", f"if [ ! -e {note} ]; then"]
+    lines += [f"take_up {shlex.join(command.makes)} || exit"] if command.makes else []
     lines += [f"mkdir -p -- {shlex.join(folders)} || exit"] if folders else []
     lines += [f"export {name}={command.threads}" for name in THREAD_VARIABLES]
     lines += [f"run {shlex.quote(command.shell)} {shlex.quote(command.benchmark or '')} || exit"]
     lines += [f"touch -- {shlex.join(command.touch)} || exit"] if command.touch else []
+    lines += [f": >{note} || exit", "fi"]
     return "\n".join(lines)

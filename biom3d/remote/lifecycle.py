@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from biom3d.errors import ContainerError, DataError, HostError, JobError, LostConnection, TransferError
 from biom3d.files import write_json
-from biom3d.remote import claims, gpus
+from biom3d.remote import claims, gpus, held
 from biom3d.remote.claims import Keep
 from biom3d.remote.containers import Containers
 from biom3d.remote.ends import END_WELL, REMOVED, SIGKILL, SIGTERM, End, cause_of, explain_end
@@ -121,6 +121,17 @@ class Runner:
                 f" (nvidia-smi lists {', '.join(there) or 'none'}); set gpu: 0 in config.yaml to compute on the CPU"
             )
         return usable
+
+    def release(self, workdir: Path) -> None:
+        """Let go of what the host holds for jobs of `workdir` though nothing there stands for it any more."""
+        if self.host.is_here:
+            return
+        for one in held.unwanted(self.records, workdir, self.host.name):
+            folder = self.host.root / "jobs" / one.job
+            if claims.leave(self.host, folder, self.client):
+                self.host.remove(folder)
+                self.host.let_go({item.key for item in one.files})
+            held.forget(self.records, one)
 
     def _prepare(self, spec: JobSpec) -> Job:
         capacity = self.runtime.capacity()
@@ -283,7 +294,7 @@ class Life:
         self._bring(job.spec.logs)
         if end.code != 0:
             raise self._fail(end)
-        missing = self._bring(job.spec.outputs)
+        missing = self._bring_outputs()
         if missing and self._host.read(job.folder / RUN) is None:
             raise LostConnection(f"{self._host.name}: somebody removed the folder of the job while it was read")
         if not missing:
@@ -316,6 +327,9 @@ class Life:
                 log.write(f"job: error: {cause_of(self._job.spec, end)}\n")
 
     def _clean(self) -> None:
+        if self._job.spec.stays and not self._host.is_here:
+            self._runtime.remove(self._job.id)
+            return  # the folder is held until `Runner.release`
         if claims.leave(self._host, self._job.folder, self._runner.client):
             self._runtime.remove(self._job.id)
             if self._runner.keep == "all":
@@ -337,6 +351,19 @@ class Life:
 
     def _record(self) -> Path:
         return self._runner.records / f"{self._job.id}.json"
+
+    def _bring_outputs(self) -> tuple[str, ...]:
+        """Bring the outputs, and have held what stays on the host; return the names that are not there."""
+        spec = self._job.spec
+        stays = () if self._host.is_here else spec.stays
+        missing = self._bring([name for name in spec.outputs if name not in stays])
+        if not stays:
+            return missing
+        kept = self._host.hold(self._job.folder, [(name, self._workdir / name) for name in stays])
+        for one in kept:
+            held.note(self._runner.records, one)
+            self._say(f"'{one.name}' stays on {self._host.name}, where it is used")
+        return (*missing, *(name for name in stays if name not in {one.name for one in kept}))
 
     def _bring(self, names: Sequence[str]) -> tuple[str, ...]:
         return self._host.collect(self._job.folder, [(name, self._workdir / name) for name in names], self._say)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from biom3d.errors import DataError, HostError
 from biom3d.files import atomic_path, output_error, remove, replace
 from biom3d.remote import engine
+from biom3d.remote.held import Held, gone, stood_for
 from biom3d.remote.host import Entry, Finished, Mount, Say
 from biom3d.remote.job import WORK
 
@@ -23,6 +24,8 @@ MOVES = "moves.json"  # in a job's folder: outputs on their way to their places
 
 class LocalHost:
     """This machine. `root` is ours and must lie on the file system of the outputs, which are renamed."""
+
+    is_here = True
 
     def __init__(self, root: Path, engine_socket: str | None = None) -> None:
         self.name = "this machine"
@@ -55,7 +58,11 @@ class LocalHost:
 
     def identify(self, inputs: Iterable[tuple[str, Path]]) -> tuple[Entry, ...]:
         """Return an entry for every file; here size and time of change stand for the content, nothing is read."""
-        return tuple(sorted((_entry(name, path) for name, path in _walk(inputs)), key=lambda entry: entry.name))
+        given = list(inputs)
+        for _, path in given:
+            if stood_for(path) is not None:
+                raise gone(path, self.name)
+        return tuple(sorted((_entry(name, path) for name, path in _walk(given)), key=lambda entry: entry.name))
 
     def stage(self, folder: PurePosixPath, entries: Sequence[Entry], say: Say) -> tuple[Mount, ...]:
         """Return mounts of the files where they are; places for them are made, or the engine would, owned by root."""
@@ -96,6 +103,14 @@ class LocalHost:
             elif not (target.exists() and moving.get(name) == _inode(target)):
                 missing.append(name)
         return tuple(missing)
+
+    def hold(self, folder: PurePosixPath, outputs: Sequence[tuple[str, Path]]) -> tuple[Held, ...]:
+        """Nothing is held: what a job makes is here."""
+        raise AssertionError(outputs)
+
+    def let_go(self, names: Iterable[str]) -> None:
+        """Nothing is held."""
+        raise AssertionError(names)
 
     def remove(self, folder: PurePosixPath) -> None:
         """Remove a job's folder."""

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from biom3d.errors import HostError
-from biom3d.remote import commands, hashes
+from biom3d.remote import commands, hashes, held, questions
 from biom3d.remote.auth import find_person
 from biom3d.remote.channel import Pool
 from biom3d.remote.collect import Collector
@@ -17,7 +17,7 @@ from biom3d.remote.hostkeys import Person
 from biom3d.remote.manifest import is_manifest
 from biom3d.remote.progress import size_text
 from biom3d.remote.resident import Residents
-from biom3d.remote.site import Site, look
+from biom3d.remote.site import Site, look, store_name, zero_ended
 from biom3d.remote.ssh_config import SSHSettings
 from biom3d.remote.staging import Stager
 
@@ -46,6 +46,8 @@ class SSHHost:
         self._looked: tuple[Site, Stager, Collector] | None = None
         self._engine: docker.DockerClient | None = None
         self._residents: Residents | None = None
+
+    is_here = False
 
     @property
     def residents(self) -> Residents:
@@ -87,10 +89,15 @@ class SSHHost:
 
     def identify(self, inputs: Iterable[tuple[str, Path]]) -> tuple[Entry, ...]:
         """Return an entry for every file of `inputs`, by its content; see `hashes.identify` and `resident`."""
-        given = list(inputs)
-        here = hashes.identify([(name, path) for name, path in given if not is_manifest(path)], self._cache)
-        there = [entry for _, path in given if is_manifest(path) for entry in self.residents.identify(path)]
-        return tuple(sorted((*here, *there), key=lambda entry: entry.name))
+        here, there = [], []
+        for name, path in inputs:
+            if is_manifest(path):
+                there += self.residents.identify(path)
+            elif (stays := held.stood_for(path)) is not None:
+                there += held.entries_of(stays, name, path)
+            else:
+                here.append((name, path))
+        return tuple(sorted((*hashes.identify(here, self._cache), *there), key=lambda entry: entry.name))
 
     def stage(self, folder: PurePosixPath, entries: Sequence[Entry], say: Say) -> tuple[Mount, ...]:
         """Make the entries readable by the job that works in `folder`; see `staging.Stager`."""
@@ -100,6 +107,8 @@ class SSHHost:
             say(f"{len(there)} file(s), {size_text(sum(entry.size for entry in there))}, lie on the server")
         mounts = self.residents.mount(self._own(folder), there)
         here = [entry for entry in entries if not entry.resident]
+        if lost := self.lacking([entry for entry in here if entry.source.name == held.FILE]):
+            raise held.gone(lost[0].source.parent, self.name)
         return (*stager.stage(self._own(folder), here, say), *mounts)
 
     def lacking(self, entries: Sequence[Entry]) -> list[Entry]:
@@ -133,6 +142,21 @@ class SSHHost:
     def collect(self, folder: PurePosixPath, outputs: Sequence[tuple[str, Path]], say: Say) -> tuple[str, ...]:
         """Bring outputs home, verified; return the names of those that do not exist; see `collect.Collector`."""
         return self._look()[2].collect(self._own(folder), outputs, say)
+
+    def hold(self, folder: PurePosixPath, outputs: Sequence[tuple[str, Path]]) -> tuple[held.Held, ...]:
+        """Leave outputs (folders) in the store, and put here what stands for them."""
+        collector = self._look()[2]
+        files = collector.hold(self._own(folder), [name for name, _ in outputs])
+        made = {name: held.Held(self.name, folder.name, name, files[name]) for name, _ in outputs if name in files}
+        for name, target in outputs:
+            if name in made:
+                held.put_stand_in(made[name], target)
+        return tuple(made.values())
+
+    def let_go(self, names: Iterable[str]) -> None:
+        """Remove contents from the store that no job has linked."""
+        site = self._look()[0]
+        site.ask(questions.drop_unused(site.root), zero_ended(map(store_name, names)))
 
     def remove(self, folder: PurePosixPath) -> None:
         """Remove a job's folder; what was brought from it stays in the store."""

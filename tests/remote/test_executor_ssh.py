@@ -50,8 +50,23 @@ rule stopped:
 """
 
 
-def start_snakemake(folder: Path, client, image: str) -> subprocess.Popen[str]:
-    (folder / "Snakefile").write_text(SNAKEFILE)
+FOLDS = """
+rule all:
+    input: expand("fold_{k}", k=[0, 1, 2])
+rule arrays:
+    output: temp(directory("arrays"))
+    shell: "mkdir {output}; touch {output}/empty; seq 20000 > {output}/a"
+rule fold:
+    input: "arrays"
+    output: directory("fold_{k}")
+    shell:
+        "[ ! -e {output} ] && if [ {wildcards.k} = 1 ] && [ ! -e go ]; then touch go; sleep 60; fi;"
+        " mkdir {output}; cp {input}/* {output}"
+"""
+
+
+def start_snakemake(folder: Path, client, image: str, snakefile: str = SNAKEFILE) -> subprocess.Popen[str]:
+    (folder / "Snakefile").write_text(snakefile)
     settings = {"host": "server", "config": client.config, "key-file": client.folder / "key", "image": image}
     words = [str(word) for name, value in settings.items() for word in (f"--ssh-{name}", value)]
     command = [sys.executable, "-m", "snakemake", "--executor", "ssh", "--jobs", "2", "--nolock", *words]
@@ -76,4 +91,47 @@ def test_ctrl_c_stops_the_containers_and_the_next_run_goes_on(tmp_path, client, 
     said, _ = done.communicate(timeout=60)
     assert done.returncode == 0, said
     assert (tmp_path / "out.txt").read_text() == "run\nrun\n"
+    assert names_in(jobs) == []
+
+
+def interrupt_second_fold(folder: Path, client, image: str, account) -> Path:
+    """Start three folds, press Ctrl-C when two have ended; return the folder of the jobs on the server."""
+    running = start_snakemake(folder, client, image, FOLDS)
+    jobs = account.home / "stopped/.biom3d/jobs"
+    wait_for(lambda: any(jobs.glob("*/work/go")), "the second fold at work")
+    wait_for(lambda: (folder / "fold_0/a").exists() and (folder / "fold_2/a").exists(), "the others here")
+    running.send_signal(signal.SIGINT)
+    said, _ = running.communicate(timeout=60)
+    assert "Traceback" not in said
+    return jobs
+
+
+def test_folds_run_side_by_side_come_home_when_they_end_and_share_arrays_that_stay(
+    tmp_path, client, with_engine, base_image, account
+):
+    jobs = interrupt_second_fold(tmp_path, client, base_image, account)
+    arrays = (tmp_path / "fold_0/a").read_bytes()
+    assert "a" not in names_in(tmp_path / "arrays")
+    assert (tmp_path / "arrays/on-server.json").exists()
+    said, _ = start_snakemake(tmp_path, client, base_image, FOLDS).communicate(timeout=60)
+    assert "rule arrays" not in said
+    assert {(tmp_path / f"fold_{k}/a").read_bytes() for k in range(3)} == {arrays}
+    assert (tmp_path / "fold_1/empty").read_bytes() == b""
+    assert not (tmp_path / "arrays").exists()
+    assert names_in(jobs) == []
+
+
+def test_arrays_that_somebody_removed_on_the_server_are_made_again(
+    tmp_path, client, with_engine, base_image, account
+):
+    jobs = interrupt_second_fold(tmp_path, client, base_image, account)
+    for path in jobs.parent.glob("store/*/*"):
+        path.unlink()
+    said, _ = start_snakemake(tmp_path, client, base_image, FOLDS).communicate(timeout=60)
+    assert "what 'arrays' stands for is no longer there" in said
+    done = start_snakemake(tmp_path, client, base_image, FOLDS)
+    said, _ = done.communicate(timeout=60)
+    assert done.returncode == 0, said
+    assert "rule arrays" in said
+    assert len({(tmp_path / f"fold_{k}/a").read_bytes() for k in range(3)}) == 1
     assert names_in(jobs) == []

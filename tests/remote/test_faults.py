@@ -29,6 +29,7 @@ from biom3d.remote.lifecycle import Runner
 from biom3d.remote.ssh import SSHHost
 from tests.docker_engine import running_dockerd
 from tests.remote.conftest import Client
+from tests.remote.interrupted import interrupt_each_member
 from tests.remote.server import Account, Server, names_in, wait_for
 from tests.remote.test_gpus import copy_image, socket_of
 from tests.remote.test_lifecycle import Bench
@@ -137,6 +138,11 @@ def write_random(path: Path, size: int, seed: int = 1) -> str:
 
 def hash_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_group_interrupted_in_every_member_goes_on_and_runs_none_twice(far):
+    interrupt_each_member(far)
+    far.assert_clean()
 
 
 # the line

@@ -155,7 +155,7 @@ def test_a_step_that_is_asked_to_stop_may_save_its_work_first(tmp_path):
 
 def test_temporary_files_are_gone_at_the_end(tmp_path):
     assert run(tmp_path, Command("a", "touch $TMPDIR/x $HOME/y", benchmark="a.tsv")) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["exit", "run.sh", "steps.sh", "work"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ended-1", "exit", "run.sh", "steps.sh", "work"]
 
 
 def test_a_device_that_cannot_be_leased_is_told_by_the_exit_code(tmp_path):

@@ -52,6 +52,9 @@ class Bench:
     def text(self, name: str = "out") -> str:
         return (self.folder / name).read_text()
 
+    def work_folders(self) -> list[Path]:
+        return list(Path(self.host.root / "jobs").glob("*/work"))
+
     def containers(self) -> list:
         every = self.host.engine().containers.list(all=True, filters={"label": LABEL}, ignore_removed=True)
         jobs = str(self.host.root / "jobs")  # names may be those of another run of the tests beside this one
@@ -153,12 +156,12 @@ def wait_for(path: Path, seconds: float = 30) -> None:
         time.sleep(0.02)
 
 
-def in_thread(bench: Bench, shell: str) -> tuple[threading.Thread, list[Biom3dError]]:
+def in_thread(bench: Bench, shell: str, **changes: object) -> tuple[threading.Thread, list[Biom3dError]]:
     errors: list[Biom3dError] = []
 
     def work() -> None:
         try:
-            bench.run(shell)
+            bench.run(shell, **changes)
         except Biom3dError as error:
             errors.append(error)
 
@@ -297,6 +300,12 @@ def test_stopping_ends_the_container_and_the_next_run_goes_on(bench):
     bench.stop.clear()
     bench.run(shell)
     assert (bench.folder / "out").exists()
+
+
+def test_a_group_interrupted_in_every_member_goes_on_and_runs_none_twice(bench):
+    from tests.remote.interrupted import interrupt_each_member  # which needs what is defined here
+
+    interrupt_each_member(bench)
 
 
 def test_a_job_cancelled_by_somebody_is_not_started_again_and_goes_on_when_asked_for(bench):

@@ -15,8 +15,10 @@ from biom3d.remote.host import Finished
 from biom3d.remote.job import Command, JobSpec
 from biom3d.remote.lifecycle import Runner
 from biom3d.remote.profile import Settings, open_host, open_runtime
+from tests.remote.interrupted import interrupt_each_member
 from tests.remote.server import wait_for
 from tests.remote.test_gpus import copy_image
+from tests.remote.test_lifecycle import Bench
 
 pytestmark = pytest.mark.system
 
@@ -68,6 +70,18 @@ def test_a_job_runs_in_podman(service, tmp_path, docker_client, base_image):
     assert said[-1] == "hello"
     assert [job for job in runner.runtime.list_jobs() if job.name == "podman"] == []
     host.close()
+
+
+def test_a_group_interrupted_in_every_member_goes_on_and_runs_none_twice(
+    service, tmp_path, docker_client, base_image
+):
+    settings = Settings(runtime="podman")
+    bench = Bench(tmp_path, base_image)
+    bench.host = open_host(settings, tmp_path)
+    copy_image(base_image, docker_client, bench.host.engine())
+    bench.runner = Runner(bench.host, tmp_path / ".ended", runtime=open_runtime(settings, bench.host))
+    interrupt_each_member(bench)
+    bench.host.close()
 
 
 def test_a_socket_that_is_not_active_is_told_with_the_command_that_starts_it(runtime_folder, tmp_path):

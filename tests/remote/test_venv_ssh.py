@@ -25,6 +25,7 @@ from biom3d.remote.profile import Settings, write_profile
 from biom3d.remote.ssh import SSHHost
 from biom3d.remote.venv import Venv
 from tests.remote.conftest import Client
+from tests.remote.interrupted import interrupt_each_member
 from tests.remote.server import Server, names_in, wait_for
 from tests.remote.test_faults import COUNTED, MB, TWICE, WAITING, Far, clients, end_sessions, hash_of, write_random
 from tests.remote.test_lifecycle import VenvBench, processes_of
@@ -81,6 +82,11 @@ def test_a_job_runs_as_the_account_and_its_results_arrive(far):
     digest = write_random(far.folder / "in", MB)
     far.run(COUNTED + "cp in out; id -u > uid", "out runs uid", "in")
     assert (hash_of(far.folder / "out"), int(far.text("uid"))) == (digest, far.host.user()[0])
+    far.assert_clean()
+
+
+def test_a_group_interrupted_in_every_member_goes_on_and_runs_none_twice(far):
+    interrupt_each_member(far)
     far.assert_clean()
 
 

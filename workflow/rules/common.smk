@@ -21,7 +21,6 @@ from biom3d_workflow.problems import report_text
 from biom3d_workflow.project import load_project, wildcard
 from biom3d_workflow.software import find_software, step_numbers
 from snakemake.settings.enums import RerunTrigger
-from snakemake_interface_executor_plugins.settings import SharedFSUsage
 
 # What makes a result old is the one parameter `identity`, and changed files: neither the wording of a rule nor a new
 # input of it. Here and not in profiles, so that plain `snakemake` does the same. Snakemake has no place to say it.
@@ -113,6 +112,16 @@ def look_at_server(wanted):
         raise ConfigurationError(str(error)) from None
 
 
+def forget_other_servers():
+    """What another server than this run's has of a training must be made again, so Snakemake has to know now."""
+    settings = server_settings()
+    if settings is UNKNOWN or command_line().dryrun:
+        return
+    from biom3d.remote.held import drop_elsewhere
+
+    drop_elsewhere(Path("data/preprocessed"), settings.host if settings else None)
+
+
 def refuse_missing_containers():
     """Another engine than ours is in no Python but that of its image; only our executor runs that."""
     if executor() != EXECUTOR and needs_containers(PROJECT.engine):
@@ -147,6 +156,7 @@ prefer_this_python()
 PROJECT = load_checked_project()
 IMAGE, LEARNER = find_images()
 look_at_server(PROJECT.on_server())
+forget_other_servers()
 RUN = Run(PROJECT)
 IDENTITIES = find_identities()
 
@@ -223,12 +233,6 @@ def optional(option):
         if (path := model_of(wildcards).options[option])
         else []
     )
-
-
-def training_group_of(wildcards):
-    """Where files are carried, a model's arrays and folds are one job; where they are shared, folds run side by side."""
-    is_shared = SharedFSUsage.INPUT_OUTPUT in workflow.storage_settings.shared_fs_usage
-    return None if is_shared else f"train_{wildcards.model}"
 
 
 def runs_of(wildcards):

@@ -1,6 +1,6 @@
-# The arrays are large and only the trainings read them: they are removed after the last one, and where there is no
-# shared file system the group keeps them on the machine that made them. An edited plan is given back as the option
-# `plan`, since this file is rewritten.
+# The arrays are large and only the trainings read them: they are removed after the last one, and where jobs run on a
+# server they stay there (biom3d/remote/held.py). An edited plan is given back as the option `plan`, since this file is
+# rewritten.
 rule preprocess:
     input:
         checks=training_checks_of,
@@ -17,8 +17,6 @@ rule preprocess:
         "logs/steps/preprocess/{model}.tsv"
     wildcard_constraints:
         model=wildcard(PROJECT.trainable()),
-    group:
-        training_group_of
     container:
         LEARNER.image.url
     threads: 4

@@ -13,8 +13,6 @@ rule train:
         "logs/steps/train/{model}/fold_{fold}.tsv"
     wildcard_constraints:
         model=wildcard(PROJECT.trainable()),
-    group:
-        training_group_of
     container:
         LEARNER.image.url
     # More than small machines have: Snakemake then gives all cores to one training, and the folds take turns.

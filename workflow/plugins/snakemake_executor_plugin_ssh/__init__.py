@@ -9,6 +9,7 @@ import asyncio
 import threading
 import traceback
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -142,6 +143,7 @@ class Executor(RemoteExecutor):
             except Exception as error:
                 raise as_workflow_error(error) from None
             self._is_checked = True
+        self._release()
         super().run_jobs(jobs)
 
     def run_job(self, job: JobExecutorInterface) -> None:
@@ -183,8 +185,16 @@ class Executor(RemoteExecutor):
     def shutdown(self) -> None:
         """End the connection."""
         super().shutdown()
+        self._release()
         self._runner.host.close()
         self._lock.close()
+
+    def _release(self) -> None:
+        """Have the host let go of what Snakemake has removed here; what cannot be done now is done the next time."""
+        from biom3d.errors import Biom3dError
+
+        with suppress(Biom3dError, OSError):
+            self._runner.release(Path.cwd())
 
     def print_job_error(self, job_info: SubmittedJobInfo, msg: Optional[str] = None, **kwargs: Any) -> None:
         """Print what happened; Snakemake's own version points to a cluster's log, which there is not."""

@@ -84,8 +84,27 @@ def translate_job(job: Any, default_image: str | None) -> JobSpec:
         outputs=tuple(output_name(str(file)) for member in members for file in _wanted(member, members)),
         logs=tuple(output_name(str(file)) for member in members for file in member.log),
         resources=_resources(members),
-        was_cut_short=any(member.dag.reason(member).incomplete_output for member in members),
+        stays=tuple(name for member in members for name in _stays(member)),
+        was_cut_short=any(_is_marked(member) for member in members),
     )
+
+
+def _stays(member: Any) -> Iterable[str]:
+    """Return which products of a member nobody but later jobs of ours reads: folders that Snakemake then removes."""
+    if member.dag.workflow.storage_settings.notemp:
+        return
+    users = member.dag.depending[member]
+    for file in member.output:
+        readers = [user for user, files in users.items() if file in files]
+        if _has_flag(file, "temp") and _has_flag(file, "directory") and readers:
+            if not any(user.is_local or user.is_norun for user in readers):
+                yield output_name(str(file))
+
+
+def _is_marked(member: Any) -> bool:
+    """Say whether Snakemake was ended before it learned how the last attempt of the job had ended."""
+    workflow = member.dag.workflow
+    return bool(workflow.async_run(workflow.persistence.incomplete(member)))
 
 
 def _wanted(member: Any, members: Sequence[Any]) -> Iterable[Any]:
