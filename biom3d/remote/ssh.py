@@ -89,7 +89,8 @@ class SSHHost:
 
     def identify(self, inputs: Iterable[tuple[str, Path]]) -> tuple[Entry, ...]:
         """Return an entry for every file of `inputs`, by its content; see `hashes.identify` and `resident`."""
-        here, there = [], []
+        here: list[tuple[str, Path]] = []
+        there: list[Entry] = []
         for name, path in inputs:
             if is_manifest(path):
                 there += self.residents.identify(path)

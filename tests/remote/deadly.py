@@ -1,6 +1,6 @@
 """Snakemake that kills itself (SIGKILL) right after a named step in the life of one job.
 
-    python -m tests.remote.deadly JOB STEP [WORD of Snakemake ...]
+python -m tests.remote.deadly JOB STEP [WORD of Snakemake ...]
 """
 
 import os

@@ -52,8 +52,8 @@ def interrupt_each_member(bench: Bench) -> None:
 
 def _wait_at(bench: Bench, name: str) -> None:
     def is_there() -> bool:
-        jobs = bench.work_folders()
-        return any((work / name).exists() for work in jobs) and any(one.status == "running" for one in bench.containers())
+        is_at = any((work / name).exists() for work in bench.work_folders())
+        return is_at and any(one.status == "running" for one in bench.containers())
 
     wait_for(is_there, name)
 

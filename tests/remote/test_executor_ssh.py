@@ -121,9 +121,7 @@ def test_folds_run_side_by_side_come_home_when_they_end_and_share_arrays_that_st
     assert names_in(jobs) == []
 
 
-def test_arrays_that_somebody_removed_on_the_server_are_made_again(
-    tmp_path, client, with_engine, base_image, account
-):
+def test_arrays_that_somebody_removed_on_the_server_are_made_again(tmp_path, client, with_engine, base_image, account):
     jobs = interrupt_second_fold(tmp_path, client, base_image, account)
     for path in jobs.parent.glob("store/*/*"):
         path.unlink()

@@ -72,9 +72,7 @@ def test_a_job_runs_in_podman(service, tmp_path, docker_client, base_image):
     host.close()
 
 
-def test_a_group_interrupted_in_every_member_goes_on_and_runs_none_twice(
-    service, tmp_path, docker_client, base_image
-):
+def test_a_group_interrupted_in_every_member_goes_on_and_runs_none_twice(service, tmp_path, docker_client, base_image):
     settings = Settings(runtime="podman")
     bench = Bench(tmp_path, base_image)
     bench.host = open_host(settings, tmp_path)

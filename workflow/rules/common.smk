@@ -115,7 +115,8 @@ def look_at_server(wanted):
 def forget_other_servers():
     """What another server than this run's has of a training must be made again, so Snakemake has to know now."""
     settings = server_settings()
-    if settings is UNKNOWN or command_line().dryrun:
+    is_held = any(Path("data/preprocessed").glob("*/on-server.json"))
+    if not is_held or settings is UNKNOWN or command_line().dryrun:
         return
     from biom3d.remote.held import drop_elsewhere
 

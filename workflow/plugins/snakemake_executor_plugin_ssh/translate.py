@@ -96,9 +96,9 @@ def _stays(member: Any) -> Iterable[str]:
     users = member.dag.depending[member]
     for file in member.output:
         readers = [user for user, files in users.items() if file in files]
-        if _has_flag(file, "temp") and _has_flag(file, "directory") and readers:
-            if not any(user.is_local or user.is_norun for user in readers):
-                yield output_name(str(file))
+        is_inner = bool(readers) and not any(user.is_local or user.is_norun for user in readers)
+        if is_inner and _has_flag(file, "temp") and _has_flag(file, "directory"):
+            yield output_name(str(file))
 
 
 def _is_marked(member: Any) -> bool:
