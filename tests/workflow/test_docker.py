@@ -52,7 +52,7 @@ def test_a_second_run_has_nothing_to_do(folders, monkeypatch):
     assert "Nothing to be done" in done.stderr
 
 
-def test_the_preprocessed_arrays_never_left_the_container(folders):
+def test_the_preprocessed_arrays_are_gone_at_the_end(folders):
     assert not (folders["docker"] / "data/preprocessed").exists()
     assert list((folders["docker"] / ".snakemake/biom3d/jobs").iterdir()) == []
 
