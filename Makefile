@@ -59,14 +59,8 @@ demo:  ## segment real nuclei: set up, fetch, train, predict, evaluate, report; 
 	printf '%s\n' "Look at: results/ (tables, pictures, label volumes), report.html (open it in a browser)" \
 	  "Total wall time: $$(( (SECONDS - start) / 60 )) min $$(( (SECONDS - start) % 60 )) s"
 
-# A report is old when a result, the configuration or the workflow is younger.
-report: setup  ## write report.html, unless it is up to date
-	if [ -e report.html ] && [ -z "$$(find results config workflow -type f -newer report.html -print -quit)" ]; then
-	  echo "report.html is up to date"
-	else
-	  $(SNAKEMAKE) --report .cache/report.html
-	  mv .cache/report.html report.html
-	fi
+report: setup  ## write report.html: scores, failures, curves, pictures of what is there
+	$(PY) -m biom3d.report page
 
 test: lint  ## run all checks and all tests, as CI does; installs what they need of the system (as root)
 	bash requirements/system.sh

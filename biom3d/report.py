@@ -26,7 +26,8 @@ DESCRIPTION = """Draw and collect results.
 
   biom3d report curves --log logs/nuclei/fold_0 logs/nuclei/fold_1 --out curves.png
   biom3d report overlay --path_in images/ --path_pred predictions/ --path_lab masks/ --out_dir overlays/
-  biom3d report summary --metrics results/*/*/metrics.json --out summary.csv"""
+  biom3d report summary --metrics results/*/*/metrics.json --out summary.csv
+  biom3d report page          # in the folder of a project: all of a run as one file, report.html"""
 
 SUMMARY_COLUMNS = (
     "model", "dataset", "class", "cases", "dice_mean", "dice_worst", "worst_case",
@@ -65,6 +66,25 @@ def build_parser() -> argparse.ArgumentParser:
         help="files results/<model>/<dataset>/metrics.json; model and data set are read from the path",
     )
     summary.add_argument("--out", type=text_file, required=True, metavar="FILE", help="table to write, CSV")
+    page = add_subcommand(commands, "page", "one HTML file of a whole run: scores, failures, curves, pictures")
+    page.add_argument(
+        "--folder", type=Path, default=Path(), metavar="DIR", help="folder of the project (default: here)"
+    )
+    page.add_argument(
+        "--config",
+        type=Path,
+        nargs="+",
+        default=[Path("config/config.yaml")],
+        metavar="FILE",
+        help="configuration, from the folder on, the one that decides first (default: config/config.yaml)",
+    )
+    page.add_argument(
+        "--out",
+        type=text_file,
+        default=Path("report.html"),
+        metavar="FILE",
+        help="page to write (default: report.html)",
+    )
     return parser
 
 
@@ -86,7 +106,8 @@ def _add_overlay(commands: Any) -> None:
 
 def execute(args: argparse.Namespace, report: Reporter) -> None:
     """Run the command that was asked for."""
-    {"curves": run_curves, "overlay": run_overlay, "summary": run_summary}[args.command](args, report)
+    commands = {"curves": run_curves, "overlay": run_overlay, "summary": run_summary, "page": run_page}
+    commands[args.command](args, report)
 
 
 # Learning curves
@@ -137,13 +158,17 @@ def _model_of(run: Path) -> str:
 
 
 def run_overlay(args: argparse.Namespace, report: Reporter) -> None:
-    """Draw a picture per case."""
+    """Draw a picture per case, and a small one for the page."""
+    from biom3d.reporting.previews import write_preview
+
     metrics = read_metrics(args.metrics) if args.metrics else {"cases": []}
     num_classes = args.num_classes or metrics.get("num_classes")
     spacing = spacing_from(args)
     chosen, left_out = choose_cases(find_cases(args, mean_dice(metrics["cases"])), args.max_cases)
     for case in report.track(chosen, "pictures", unit="case"):
-        dice = draw_case(case, args.out_dir / f"{case.name}.png", num_classes, args.instances, spacing)
+        picture = args.out_dir / f"{case.name}.png"
+        dice = draw_case(case, picture, num_classes, args.instances, spacing)
+        write_preview(picture)
         report.event("picture", case=case.name, dice=dice)
     _tell_overlays(report, args, len(chosen), left_out)
 
@@ -290,6 +315,21 @@ def format_table(rows: Sequence[Row]) -> str:
         cells.append(["-" if v is None else f"{v:.3f}" if isinstance(v, float) else str(v) for v in values])
     widths = [max(len(line[place]) for line in cells) for place in range(len(SUMMARY_COLUMNS))]
     return "\n".join("  ".join(f"{c:<{w}}" for c, w in zip(line, widths, strict=True)).rstrip() for line in cells)
+
+
+# Page
+
+
+def run_page(args: argparse.Namespace, report: Reporter) -> None:
+    """Write the page of a project's folder, whatever there is in it."""
+    from biom3d.files import write_text
+    from biom3d.reporting.page import write_page
+
+    if not args.folder.is_dir():
+        raise DataError(f"'{args.folder}' is no folder; give the one that holds results/ and logs/")
+    write_text(args.out, write_page(args.folder, args.config))
+    report.info(f"'{args.out}' written; open it in a browser")
+    report.event("done", out=str(args.out))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# What the tests of containers, hosts and clusters need from the system, beside Python: a container engine, an SSH
-# server, network name spaces, a maker of base images, Slurm. Does nothing where all is there; root installs with
-# apt-get, others are told how.
+# What the tests of containers, hosts, clusters and reports need from the system, beside Python: a container engine, an SSH
+# server, network name spaces, a maker of base images, Slurm, a browser. Does nothing where all is there; root installs
+# with apt-get, others are told how.
 set -euo pipefail
 
 say() { echo "system: $*" >&2; }
@@ -11,7 +11,8 @@ die() { say "error: $*" && exit 1; }
 PATH=$PATH:/usr/sbin:/sbin
 missing=()
 for pair in dockerd:docker.io sshd:openssh-server ssh:openssh-client ip:iproute2 mmdebstrap:mmdebstrap openssl:openssl \
-    zstd:zstd podman:podman catatonit:catatonit slurmctld:slurmctld slurmd:slurmd sbatch:slurm-client munged:munge; do
+    zstd:zstd podman:podman catatonit:catatonit slurmctld:slurmctld slurmd:slurmd sbatch:slurm-client munged:munge \
+    chromium:chromium chromedriver:chromium-driver; do
     command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
 done
 [ ${#missing[@]} -gt 0 ] || exit 0

@@ -24,6 +24,7 @@ ALLOWED = {
     "metrics": BASE | {"io"},
     "figures": BASE | {"io"},
     "views": BASE | {"io", "figures"},
+    "reporting": BASE,
     "planning": BASE,
     "models": BASE,
     "compat": BASE | {"data", "planning"},

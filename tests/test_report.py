@@ -63,7 +63,7 @@ def three(tmp_path: Path) -> Path:
 
 
 def pictures(folder: Path) -> list[str]:
-    return sorted(path.name for path in (folder / "out").iterdir())
+    return sorted(path.name for path in (folder / "out").glob("*.png"))
 
 
 # Curves

@@ -282,8 +282,8 @@ def test_the_summary_is_made_of_what_passed(project, stand_in):
     Path("data/b/images/BROKEN.tif").touch()
     write_request(CONFIG, [*ROWS, "D\tdata/a/images\tdata/a/masks\t\tm"])
     run_snakemake("--cores", "2", "--keep-going", PYTHONPATH=str(stand_in))
-    last = Path("calls.txt").read_text().splitlines()[-1]
-    assert last == "report summary --metrics results/m/D/metrics.json --out results/summary.csv"
+    calls = Path("calls.txt").read_text().splitlines()
+    assert "report summary --metrics results/m/D/metrics.json --out results/summary.csv" in calls
 
 
 def test_a_wrong_configuration_gives_one_message_without_a_traceback(project):

@@ -1,6 +1,7 @@
 # Configuration and table, checked; what the rules look up. No rules here; the thinking is in ../lib, which has tests.
 import contextlib
 import functools
+import subprocess
 import sys
 from pathlib import Path
 
@@ -55,11 +56,15 @@ def server_settings():
     return find_server(command_line(), settings_of)
 
 
+def config_files():
+    """The last --configfile wins; then comes the one of the Snakefile, which stands last in this list."""
+    return [*reversed(workflow.configfiles[:-1]), *workflow.configfiles[-1:]]
+
+
 def load_checked_project():
     project = load_project(
         config,
-        # The last --configfile wins; then comes the one of the Snakefile, which stands last in this list.
-        [*reversed(workflow.configfiles[:-1]), *workflow.configfiles[-1:]],
+        config_files(),
         workflow.config_settings.config,
         # Linting is about the rules: it passes on a fresh clone, where no images are yet.
         look_at_files="--lint" not in sys.argv,
@@ -144,8 +149,15 @@ def stop_rest_in_slurm():
 
 
 def tell_outcome():
-    """The table, whatever happened; after a signal to Snakemake itself too."""
+    """The table and the page, whatever happened; after a signal to Snakemake itself too."""
     RUN.tell(getattr(workflow.scheduler, "_user_kill", None) is not None)
+    write_report()
+
+
+def write_report():
+    """report.html says what became of the run, whatever it was; that it cannot be written is told, and no more."""
+    command = ["python", "-m", "biom3d.report", "page"]
+    subprocess.run([*command, "--config", *map(str, config_files())], check=False)
 
 
 def executor():

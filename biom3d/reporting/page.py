@@ -1,0 +1,199 @@
+"""One HTML file from a project's folder: what it tells is gathered, small pictures are put in, a template writes it."""
+
+import base64
+import hashlib
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from biom3d import __version__
+from biom3d.events import duration_text
+from biom3d.reporting import charts, record
+from biom3d.reporting.previews import read_preview, size_of
+from biom3d.reporting.results import DONE, TROUBLE, Line, Pair, Picture, Results, Score, read_results
+from biom3d.reporting.trainings import Training, read_trainings
+
+PICTURE_BYTES = (
+    6_500_000  # of all small pictures; written as text they are a third larger, and the page stays below 10 MB
+)
+KINDS = {
+    "held-out": "volumes that the model did not learn from",
+    "cross-validated": "the model learned from these volumes, but each was segmented by the folds that did not see it",
+    "training": "volumes that the model learned from: such a score says nothing about new images",
+    "unknown": "nothing records what the model learned from",
+}
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A picture of the gallery; `uri` holds it."""
+
+    picture: Picture
+    uri: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Pictures of one data set by one model, and how many more lie in the folder."""
+
+    pair: Pair
+    thumbnails: tuple[Thumbnail, ...]
+    left_out: int
+
+
+@dataclass(frozen=True)
+class ModelMean:
+    """The mean over all volumes of one model, of one kind and class."""
+
+    model: str
+    kind: str
+    label: int
+    datasets: int
+    cases: int
+    dice: float
+
+
+@dataclass(frozen=True)
+class Story:
+    """All that the page tells."""
+
+    title: str
+    results: Results
+    trainings: Sequence[Training]
+    galleries: Sequence[Gallery]
+    request: record.Request
+    surroundings: Sequence[record.Surroundings]
+    times: Sequence[record.StepTime]
+    counts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def scored(self) -> list[tuple[Pair, Score]]:
+        """Return every line of the table of scores."""
+        return [(pair, score) for pair in self.results.pairs for score in pair.scores]
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """Return the kinds of scores that occur, and what they mean."""
+        there = {score.kind for _, score in self.scored if score.kind}
+        return {kind: KINDS.get(kind, "") for kind in sorted(there)}
+
+
+def write_page(folder: Path, configs: Sequence[Path]) -> str:
+    """Return the page about a project's folder."""
+    return render(gather(folder, configs))
+
+
+def gather(folder: Path, configs: Sequence[Path]) -> Story:
+    """Read all that the page tells."""
+    results = read_results(folder)
+    lines = results.outcome.lines
+    counts = {
+        "done": sum(line.state in DONE for line in lines),
+        **{state: sum(line.state == state for line in lines) for state in TROUBLE},
+    }
+    return Story(
+        title=folder.resolve().name,
+        results=results,
+        trainings=read_trainings(folder, results.outcome),
+        galleries=_fill_galleries(results.pairs),
+        request=record.read_request(folder, configs),
+        surroundings=record.read_surroundings(folder),
+        times=record.read_times(folder),
+        counts={state: count for state, count in counts.items() if count},
+    )
+
+
+def _fill_galleries(pairs: Sequence[Pair], budget: int = PICTURE_BYTES) -> list[Gallery]:
+    """Take the worst picture of each pair, then the second of each, and so on, until there is no room."""
+    shown: dict[tuple[str, str], list[Thumbnail]] = {(pair.model, pair.dataset): [] for pair in pairs}
+    ranked = [(rank, pair) for pair in pairs for rank in range(len(pair.pictures))]
+    for rank, pair in sorted(ranked, key=lambda item: item[0]):
+        thumbnail = _make_thumbnail(pair.pictures[rank])
+        if thumbnail is None:
+            continue
+        budget -= len(thumbnail.uri) * 3 // 4
+        if budget < 0:
+            break
+        shown[pair.model, pair.dataset].append(thumbnail)
+    return [
+        Gallery(pair, tuple(found), len(pair.pictures) - len(found))
+        for pair in pairs
+        if pair.pictures
+        for found in [shown[pair.model, pair.dataset]]
+    ]
+
+
+def _make_thumbnail(picture: Picture) -> Thumbnail | None:
+    """Return the small picture as a data URI, or None where the file is no picture."""
+    try:
+        small = read_preview(picture.path)
+        width, height = size_of(small)
+    except OSError:
+        return None
+    return Thumbnail(picture, f"data:image/webp;base64,{base64.b64encode(small).decode()}", width, height)
+
+
+def model_means(story: Story) -> list[ModelMean]:
+    """Return means over the volumes of several data sets of a model; kinds and classes are never mixed."""
+
+    def key(item: tuple[Pair, Score]) -> tuple[str, str, int]:
+        return item[0].model, item[1].kind, item[1].label
+
+    means = []
+    for (model, kind, label), group in groupby(sorted(story.scored, key=key), key=key):
+        scores = [score for _, score in group]
+        values = [value for score in scores for value in score.values]
+        if len(scores) > 1 and values:
+            mean = statistics.fmean(values)
+            means.append(ModelMean(model, kind, label, len(scores), sum(s.cases for s in scores), mean))
+    return means
+
+
+def render(story: Story) -> str:
+    """Write the page. Every value is escaped: names of data sets and files are other people's."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"score": _score_text, "time": duration_text, "data_size": _memory_text}
+    parts: dict[str, Any] = {name: (HERE / f"page.{name}").read_text(encoding="utf-8") for name in ("css", "js")}
+    hashes = {name: _csp_hash(text) for name, text in parts.items()}
+    return environment.get_template("page.html.j2").render(
+        story=story,
+        means=model_means(story),
+        charts=charts,
+        has_classes=len({score.label for _, score in story.scored}) > 1,
+        trouble=trouble_of(story.results.outcome.lines),
+        plan_text=record.plan_text,
+        version=__version__,
+        hashes=hashes,
+        **parts,
+    )
+
+
+def trouble_of(lines: Sequence[Line]) -> list[Line]:
+    """Return what is not done, failures first, and what is kept of an earlier run for a reason."""
+    order = (*TROUBLE, "kept")
+    asking = [line for line in lines if line.state in TROUBLE or (line.state == "kept" and line.why)]
+    return sorted(asking, key=lambda line: (order.index(line.state), line.dataset, line.model))
+
+
+def _csp_hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _score_text(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _memory_text(megabytes: float | None) -> str:
+    if megabytes is None:
+        return "–"
+    return f"{megabytes / 1000:.1f} GB" if megabytes >= 1000 else f"{megabytes:.0f} MB"
