@@ -38,7 +38,10 @@ def choose_places(pred: np.ndarray, true: np.ndarray | None) -> list[tuple[str, 
     differ = pred != true
     if not differ.any():
         return [(f"{objects[0]}; prediction and truth are equal", objects[1])]
-    return [objects, ("where prediction and truth differ most", _fullest(differ))]
+    worst = ("where prediction and truth differ most", _fullest(differ))
+    if worst[1] == objects[1]:
+        return [(f"{objects[0]}, {worst[0]} too", worst[1])]
+    return [objects, worst]
 
 
 def _fullest_planes(mask: np.ndarray, what: str) -> tuple[str, Point]:

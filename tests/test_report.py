@@ -189,6 +189,13 @@ def test_an_empty_prediction_is_shown_in_the_middle() -> None:
     assert choose_places(nothing, None) == [("middle of the volume; no object", (4, 10, 15))]
 
 
+def test_one_place_for_two_reasons_is_shown_once() -> None:
+    title, point = choose_places(cube(2, 8, 8), np.zeros(SHAPE, np.uint8))[0]
+    assert point == (2, 8, 8)
+    assert title == "planes with most of the objects, where prediction and truth differ most too"
+    assert len(choose_places(cube(2, 8, 8), np.zeros(SHAPE, np.uint8))) == 1
+
+
 def test_equal_volumes_are_shown_once() -> None:
     assert len(choose_places(cube(2, 8, 8), cube(2, 8, 8))) == 1
 

@@ -110,10 +110,10 @@ def gather(folder: Path, configs: Sequence[Path]) -> Story:
 
 
 def _fill_galleries(pairs: Sequence[Pair], budget: int = PICTURE_BYTES) -> list[Gallery]:
-    """Take the worst picture of each pair, then the second of each, and so on, until there is no room."""
+    """Take the worst picture of each pair, the worst of all first, then the second ones, until there is no room."""
     shown: dict[tuple[str, str], list[Thumbnail]] = {(pair.model, pair.dataset): [] for pair in pairs}
-    ranked = [(rank, pair) for pair in pairs for rank in range(len(pair.pictures))]
-    for rank, pair in sorted(ranked, key=lambda item: item[0]):
+    ranked = [(rank, pair.pictures[rank].order, pair) for pair in pairs for rank in range(len(pair.pictures))]
+    for rank, _, pair in sorted(ranked, key=lambda item: item[:2]):
         thumbnail = _make_thumbnail(pair.pictures[rank])
         if thumbnail is None:
             continue

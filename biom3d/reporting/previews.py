@@ -18,13 +18,10 @@ def write_preview(picture: Path) -> None:
 
 def read_preview(picture: Path) -> bytes:
     """Return the small picture, as WebP; made now where none was written with the picture."""
-    place = _place(picture)
     try:
-        if place.stat().st_mtime >= picture.stat().st_mtime:
-            return place.read_bytes()
+        return _place(picture).read_bytes()
     except OSError:
-        pass
-    return make_preview(picture)
+        return make_preview(picture)
 
 
 def make_preview(picture: Path) -> bytes:

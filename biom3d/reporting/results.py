@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,11 @@ class Picture:
     dice: float | None = None
     kind: str = ""
 
+    @property
+    def order(self) -> tuple[float, str]:
+        """Sort the lowest Dice first, those without one last."""
+        return math.inf if self.dice is None else self.dice, self.name
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -76,9 +82,13 @@ class Outcome:
     lines: tuple[Line, ...] = ()
     ended: str = ""
 
-    def of(self, dataset: str, model: str) -> Line | None:
-        """Return the line of a data set and a model."""
-        return next((line for line in self.lines if (line.dataset, line.model) == (dataset, model)), None)
+    def of(self, dataset: str, model: str) -> Line:
+        """Return the line of a data set and a model; one without a state where the run had none."""
+        return self._by_name.get((dataset, model), Line(dataset, model, ""))
+
+    @cached_property
+    def _by_name(self) -> dict[tuple[str, str], Line]:
+        return {(line.dataset, line.model): line for line in self.lines}
 
 
 @dataclass(frozen=True)
@@ -120,7 +130,9 @@ def read_results(folder: Path) -> Results:
     there = _find_pairs(folder / "results")
     wanted = [(line.model, line.dataset) for line in outcome.lines if not line.dataset.startswith("(")]
     pairs = [_read_pair(folder, *pair, outcome) for pair in (wanted if outcome.lines else there)]
-    orphans = [f"{model}/{dataset}" for model, dataset in there if outcome.lines and (model, dataset) not in wanted]
+    orphans = [
+        f"{model}/{dataset}" for model, dataset in there if outcome.lines and not outcome.of(dataset, model).state
+    ]
     return Results(outcome, tuple(sorted(pairs, key=lambda pair: pair.order)), tuple(orphans))
 
 
@@ -136,8 +148,9 @@ def _read_pair(folder: Path, model: str, dataset: str, outcome: Outcome) -> Pair
     metrics = read_json(place / "metrics.json")
     rows = [row for row in metrics.get("cases") or [] if isinstance(row, dict) and "case" in row]
     rows = [{"kind": metrics.get("kind") or "", **row} for row in rows]
-    line = outcome.of(dataset, model) or Line(dataset, model, "")
-    return Pair(model, dataset, line, tuple(_scores(rows)), tuple(_pictures(place / "overlays", rows)))
+    return Pair(
+        model, dataset, outcome.of(dataset, model), tuple(_scores(rows)), tuple(_pictures(place / "overlays", rows))
+    )
 
 
 def _scores(rows: Sequence[dict[str, Any]]) -> Iterable[Score]:
@@ -179,7 +192,7 @@ def _pictures(folder: Path, rows: Sequence[dict[str, Any]]) -> list[Picture]:
     # Runs of earlier versions kept a copy of the worst one under this name.
     paths = [path for path in sorted(folder.glob("*.png")) if path.stem in kinds or path.name != "worst_case.png"]
     pictures = [Picture(path.stem, path, _mean(dice.get(path.stem, [])), kinds.get(path.stem, "")) for path in paths]
-    return sorted(pictures, key=lambda picture: (math.inf if picture.dice is None else picture.dice, picture.name))
+    return sorted(pictures, key=lambda picture: picture.order)
 
 
 def _mean(values: Sequence[float]) -> float | None:

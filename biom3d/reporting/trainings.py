@@ -1,11 +1,12 @@
 """What is known of each training: its curve, how far it came, how long it took, on what it learned."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from biom3d.reporting.reading import number, read_mapping, read_table
+from biom3d.reporting.reading import number, read_mapping, read_table, read_text
 from biom3d.reporting.results import TRAINING, Line, Outcome
 
 PARTIAL = ".partial"
@@ -66,20 +67,20 @@ def read_trainings(folder: Path, outcome: Outcome) -> list[Training]:
     return [_read_training(folder / "logs" / name, outcome.of(TRAINING, name)) for name in names]
 
 
-def _read_training(place: Path, line: Line | None) -> Training:
+def _read_training(place: Path, line: Line) -> Training:
     runs = {path.name.removesuffix(PARTIAL): path for path in sorted(place.glob(f"fold_*{PARTIAL}"))}
     runs |= {path.name: path for path in place.glob("fold_*") if path.name.removeprefix("fold_").isdigit()}
     ordered = sorted(runs, key=lambda name: (len(name), name))
     folds = tuple(_read_fold(runs[name]) for name in ordered)
-    return Training(place.name, line or Line(TRAINING, place.name, ""), folds, read_mapping(place / "plan.yaml"))
+    return Training(place.name, line, folds, read_mapping(place / "plan.yaml"))
 
 
 def _read_fold(run: Path) -> Fold:
     rows = read_table(run / "log" / "log.csv")
     epochs = tuple(epoch for row in rows if (epoch := _epoch(row)))
-    wanted = read_mapping(run / "plan.yaml").get("num_epochs")
+    wanted = re.search(r"^num_epochs: (\d+)$", read_text(run / "plan.yaml"), re.MULTILINE)
     name = run.name.removesuffix(PARTIAL).replace("fold_", "fold ")
-    return Fold(name, epochs, wanted if isinstance(wanted, int) else None, not run.name.endswith(PARTIAL))
+    return Fold(name, epochs, int(wanted[1]) if wanted else None, not run.name.endswith(PARTIAL))
 
 
 def _epoch(row: dict[str, str]) -> Epoch | None:
