@@ -21,6 +21,7 @@ Triple = tuple[int, int, int]
 SpacingUm = tuple[float, float, float]
 T = TypeVar("T")
 MAX_NODES = 1_000_000  # values in a YAML file; a plan has some hundred
+NO_FACTS = ("why", "request", "machine", "data")  # of a plan: two that differ in them make equal trainings
 MAX_CLASSES = 32767  # labels of patches are 16-bit integers
 
 
@@ -62,6 +63,7 @@ class PlanRequest:
     folds: int = 5  # cross-validation; 1 trains one model with a fifth of the volumes for validation
     num_epochs: int = 100
     num_steps: int = 250  # training batches an epoch
+    max_minutes: float | None = None  # a training may take so long; its start fits the two above to it
     max_dim: int = 128  # the patch never has more than max_dim^3 voxels
     memory_target_gb: float | None = None  # memory of the training device; None: what this machine has
     ct_norm: bool = False  # clip and scale all volumes alike, for calibrated intensities such as CT
@@ -159,6 +161,9 @@ class Plan:
     augmentation: bool = True
     network: str = "UNet3D"
     seed: int = 0
+    max_minutes: float | None = None  # see planning/length.py, as for the next two
+    fitted_from: str = ""  # hash of the plan whose length was fitted to max_minutes
+    earlier_lengths: tuple[tuple[int, int], ...] = ()  # (epoch, num_epochs before it), where it was shortened later
     fingerprint: Fingerprint | None = None
     request: PlanRequest | None = None  # with the fingerprint and the machine: what the plan follows from
     machine: Machine | None = None
@@ -281,6 +286,10 @@ def check_plan(plan: Plan, where: str) -> Plan:
         (plan.batch_size >= 1, f"batch_size is {plan.batch_size}; wanted at least 1"),
         (plan.width >= 1, f"width is {plan.width}; wanted at least 1"),
         (plan.num_epochs >= 1, f"num_epochs is {plan.num_epochs}; wanted at least 1"),
+        (
+            plan.max_minutes is None or plan.max_minutes > 0,
+            f"max_minutes is {plan.max_minutes}; wanted more than 0",
+        ),
         (plan.num_steps >= 1, f"num_steps is {plan.num_steps}; wanted at least 1"),
         (plan.num_val_steps >= 1, f"num_val_steps is {plan.num_val_steps}; wanted at least 1"),
         (plan.folds >= 1, f"folds is {plan.folds}; wanted at least 1"),

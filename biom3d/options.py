@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 IS_TRUE = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _DEFAULTS = PlanRequest()
+MAX_MINUTES = "a training may take so long: its start measures the machine and fits the number of epochs"
 
 
 def add_data_options(parser: argparse.ArgumentParser, masks_required: bool = False) -> None:
@@ -111,6 +112,7 @@ def add_request_options(parser: argparse.ArgumentParser) -> None:
     add("folds", "models of the cross-validation; 1 trains a single one", type=int, metavar="K")
     add("num_epochs", "epochs of the training", type=int, metavar="N")
     add("num_steps", "training batches an epoch", type=int, metavar="N")
+    add("max_minutes", MAX_MINUTES, "the epochs alone", type=float, metavar="MINUTES")
     add("max_dim", "a patch has at most max_dim^3 voxels", type=int, metavar="N")
     add("memory_target_gb", "memory of the device that will train", type=float, metavar="GB")
     add("patch_size", "patch in voxels", **triple)
@@ -151,7 +153,7 @@ def given_options(args: argparse.Namespace) -> dict[str, Any]:
             raise ConfigError(f"--{name} {given[name]}: wanted at least 1")
     if given.get("num_classes", 1) > MAX_CLASSES:
         raise ConfigError(f"--num_classes {given['num_classes']}: wanted at most {MAX_CLASSES}")
-    for name in ("memory_target_gb", "learning_rate"):
+    for name in ("memory_target_gb", "learning_rate", "max_minutes"):
         if not 0 < given.get(name, 1) < math.inf:
             raise ConfigError(f"--{name.removesuffix('_gb')} {given[name]}: wanted more than 0, and finite")
     if given.get("seed", 0) < 0:

@@ -70,7 +70,8 @@ def _values(plan: Plan) -> dict[str, str]:
         "width": f"{plan.width} features in the first stage",
         "spacing_um": "unknown" if plan.spacing_um is None else " x ".join(f"{s:g}" for s in plan.spacing_um) + " µm",
         "normalisation": plan.normalisation.scheme,
-        "num_epochs": f"{plan.num_epochs} of {plan.num_steps} batches",
+        "num_epochs": f"{plan.num_epochs} of {plan.num_steps} batches"
+        + (f", at most {plan.max_minutes:g} minutes" if plan.max_minutes else ""),
         "optimizer": plan.optimizer,
         "learning_rate": f"{plan.learning_rate:g}",
         "foreground_rate": f"{plan.foreground_rate:g}: {sure} of {plan.batch_size} patches",

@@ -6,6 +6,7 @@ import dataclasses
 import fcntl
 import functools
 import hashlib
+import math
 import os
 import shutil
 import sys
@@ -21,13 +22,14 @@ from biom3d.config import DataPaths, Plan, load_plan, save_plan
 from biom3d.errors import ConfigError, DataError
 from biom3d.events import Reporter, duration_text
 from biom3d.files import is_taken, output_error, remove, replace
-from biom3d.options import add_processes_option, add_threads_option
+from biom3d.options import MAX_MINUTES, add_processes_option, add_threads_option
+from biom3d.planning.length import fit_length, is_open, restored
 from biom3d.training import launch
 
 if TYPE_CHECKING:
     from biom3d.data.patches import Case
     from biom3d.training.group import Group
-    from biom3d.training.loop import Training
+    from biom3d.training.loop import Compute, Training
 
 DESCRIPTION = """Train a model on preprocessed data.
 
@@ -76,6 +78,12 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="model folder to make; DIR.partial holds the work and an interrupted training goes on from it "
         "(default: logs/<time>-<name>_fold<fold>)",
+    )
+    parser.add_argument(
+        "--max_minutes",
+        type=float,
+        metavar="MINUTES",
+        help=f"{MAX_MINUTES} (default: that of the plan); with --config only",
     )
     add_compute_options(parser)
     parser.add_argument("--meeting", type=Path, help=argparse.SUPPRESS)  # of the processes that --processes starts
@@ -156,11 +164,14 @@ def job_from(args: argparse.Namespace) -> TrainJob:
     if args.config is None and args.log is None:
         raise ConfigError("give --config PLAN for a new training or --log RUN to resume one")
     if args.config is None:
+        if args.max_minutes is not None:
+            raise ConfigError("--max_minutes limits a new training; give it with --config, or leave it out")
         run = Path(args.log)
         plan = load_plan(_existing(run / "plan.yaml", "a model folder made by train"))
+        plan = dataclasses.replace(plan, max_minutes=None)  # its number of epochs counts, which may have been raised
         data = _data_paths(plan, args.data_dir)
         return TrainJob(plan, _fold_of(run), data, run, any_length=True, precision=args.precision)
-    plan = _load_any_plan(Path(args.config), args.data_dir)
+    plan = _limited(_load_any_plan(Path(args.config), args.data_dir), args.max_minutes)
     weights = Path(args.log) if args.log else None
     data = _data_paths(plan, args.data_dir)
     if args.run_dir is None:
@@ -203,6 +214,7 @@ def train(
     _refuse_nothing_to_learn(cases, job, report)
     weights = load_checkpoint(_best_of(job.weights_from), device)["model"] if job.weights_from else None
     with _only_one(job.run) if group.is_first else contextlib.nullcontext(), joined(group, device, meeting):
+        job = _with_length(job, cases, compute, report)
         training = loop.start(job.plan, job.fold, cases, job.run, compute, weights)
         training.origin = _sha256(_best_of(job.weights_from)) if job.weights_from else ""
         _take_up(training, job, report)
@@ -243,6 +255,33 @@ def _take_up(training: "Training", job: TrainJob, report: Reporter) -> None:
         raise DataError(f"'{job.run}' holds no state of its plan to resume; train it anew with --config")
     elif group.is_first:
         _set_aside_another(job.run, report)
+
+
+def _limited(plan: Plan, max_minutes: float | None) -> Plan:
+    """Return the plan with another limit of time, to be fitted anew."""
+    if max_minutes is None:
+        return dataclasses.replace(plan, max_minutes=None) if plan.fitted_from else plan  # its length is decided
+    if not 0 < max_minutes < math.inf:
+        raise ConfigError(f"--max_minutes {max_minutes}: wanted more than 0, and finite")
+    return dataclasses.replace(plan, max_minutes=max_minutes, fitted_from="", earlier_lengths=())
+
+
+def _with_length(
+    job: TrainJob, cases: "tuple[list[Case], list[Case]]", compute: "Compute", report: Reporter
+) -> TrainJob:
+    """Return the job with the length that its limit of time allows: that of what is left of it, else by measuring."""
+    from biom3d.training.checkpoint import last_path, load_checkpoint
+    from biom3d.training.speed import measure_speed
+
+    if not is_open(job.plan):
+        return job
+    left = last_path(job.run, job.plan.desc)
+    if left.is_file() and (plan := restored(job.plan, load_checkpoint(left, compute.device).get("plan", {}))):
+        return dataclasses.replace(job, plan=plan)
+    speed = measure_speed(job.plan, job.fold, cases, job.run, compute)
+    plan = fit_length(job.plan, speed)
+    report.info(f"max_minutes: {plan.why['num_epochs']}")
+    return dataclasses.replace(job, plan=plan)
 
 
 def _load_any_plan(path: Path, data_dir: str | None) -> Plan:

@@ -59,6 +59,8 @@ def _changed(base: Plan, order: PlanOrder, facts: Fingerprint) -> Plan:
         steps = changes.get("num_epochs", base.num_epochs) * changes.get("num_steps", base.num_steps)
         rate, decay = learning_of(optimizer, steps)
         changes = {"learning_rate": rate, "weight_decay": decay, **changes}
+    if "max_minutes" in changes:  # to be fitted anew
+        changes = {"fitted_from": "", "earlier_lengths": (), **changes}
     why = base.why | {key: "asked for" for key in changes if key in base.why}
     return dataclasses.replace(base, **changes, desc=order.desc, fingerprint=facts, why=why)
 

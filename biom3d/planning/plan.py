@@ -56,6 +56,7 @@ def make_plan(desc: str, facts: Fingerprint, request: PlanRequest, machine: Mach
         learning_rate=learning_rate,
         weight_decay=weight_decay,
         seed=request.seed,
+        max_minutes=request.max_minutes,
         fingerprint=facts,
         request=request,
         machine=machine,
@@ -220,7 +221,10 @@ def _choose_training(request: PlanRequest, why: dict[str, str]) -> tuple[str, fl
     if request.optimizer:
         why["optimizer"] = "asked for"
     why["num_epochs"] = (
-        "a first result in hours; more is better as long as the curve rises, and --log goes on with a finished training"
+        f"at most: {request.max_minutes:g} minutes were asked for, and the start of a training counts what fits"
+        if request.max_minutes
+        else "a first result in hours; more is better as long as the curve rises, and --log goes on with a "
+        "finished training"
     )
     why["learning_rate"] = (
         "asked for"

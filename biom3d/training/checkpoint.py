@@ -7,14 +7,14 @@
 <run>/model/<desc>_best.pth      epoch with the best validation Dice: weights and `prior_shift`; prediction reads it
 """
 
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from biom3d import __version__
-from biom3d.config import Plan, load_plan
+from biom3d.config import NO_FACTS, Plan, load_plan
 from biom3d.errors import DataError
 from biom3d.files import atomic_path, write_csv
 
@@ -80,12 +80,16 @@ def load_run_plan(run: Path) -> Plan:
     return load_plan(run / "plan.yaml")
 
 
+def known_facts(saved: dict[str, Any]) -> dict[str, Any]:
+    """Return the facts of a saved plan; what plans have learned to say since it was saved has its default."""
+    defaults = {f.name: f.default for f in fields(Plan) if f.default is not MISSING and f.name not in NO_FACTS}
+    return {**defaults, **saved}
+
+
 def plan_facts(plan: Plan) -> dict[str, Any]:
     """Return what must be equal for a training to be resumed: all but reasons, wishes and places.
 
     The fingerprint is among them: its digest tells other volumes from these.
     """
     facts = asdict(plan)
-    for key in ("why", "request", "machine", "data"):
-        facts.pop(key)
-    return facts
+    return {key: value for key, value in facts.items() if key not in NO_FACTS}

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from biom3d.config import Plan, Triple
+from biom3d.config import Plan, Triple, load_plan, save_plan
 from biom3d.data import augment
 from biom3d.data.patches import WHOLE, Case, margin_of, sample_batch
 from biom3d.data.priors import prior_shift
@@ -24,10 +24,12 @@ from biom3d.errors import Biom3dError, DataError
 from biom3d.events import Reporter, duration_text
 from biom3d.models import build_network
 from biom3d.models.unet import UNet
+from biom3d.planning.length import epochs_in_time, length_at, shortened
 from biom3d.training.checkpoint import (
     LOG_COLUMNS,
     LogRow,
     best_path,
+    known_facts,
     last_path,
     load_checkpoint,
     plan_facts,
@@ -139,9 +141,9 @@ def resume(training: Training, any_length: bool = False) -> bool:
         return False
     saved = load_checkpoint(path, training.device)
     try:
-        wanted, found = plan_facts(training.plan), {"prior_correction": True, **saved["plan"]}  # new since it was begun
+        wanted, found = plan_facts(training.plan), known_facts(saved["plan"])
         if any_length:
-            found["num_epochs"] = wanted["num_epochs"]
+            found |= {name: wanted[name] for name in ("num_epochs", "earlier_lengths", "max_minutes")}
             training.origin = saved["origin"]
         if found != wanted or saved["fold"] != training.fold or saved["origin"] != training.origin:
             return False
@@ -172,13 +174,12 @@ def load_weights(network: UNet, weights: dict[str, Tensor], where: str) -> None:
 
 def fit(training: Training, report: Reporter) -> None:
     """Train until the plan's last epoch; every finished epoch is on disk before the next one starts."""
-    plan, first = training.plan, len(training.rows)
-    for epoch in range(first, plan.num_epochs):
-        started = time.monotonic()
-        rate = polynomial_decay(plan.learning_rate, epoch, plan.num_epochs)
+    while (epoch := len(training.rows)) < training.plan.num_epochs:
+        plan, started = training.plan, time.monotonic()
+        rate = polynomial_decay(plan.learning_rate, epoch, length_at(plan, epoch))
 
         # step
-        train_loss = _train_epoch(training, epoch, rate, report)
+        train_loss = train_epoch(training, epoch, rate, report)
         if not math.isfinite(train_loss):
             raise Biom3dError(
                 f"the loss became {train_loss} in epoch {epoch + 1} of {plan.num_epochs}; the last good epoch is "
@@ -186,7 +187,7 @@ def fit(training: Training, report: Reporter) -> None:
             )
 
         # evaluate
-        val_loss, val_iou, val_dice = _validate(training)
+        val_loss, val_iou, val_dice = validate(training)
 
         # save
         is_best = val_dice >= training.best_dice  # of equals the later: without an object to validate all are 0
@@ -200,6 +201,7 @@ def fit(training: Training, report: Reporter) -> None:
             )
         )
         training.rows.append(row)
+        plan = _keep_to_limit(training, report)
         if training.compute.group.is_first:
             _save(training, is_best)
 
@@ -219,7 +221,24 @@ def fit(training: Training, report: Reporter) -> None:
         )
 
 
-def _train_epoch(training: Training, epoch: int, rate: float, report: Reporter) -> float:
+def _keep_to_limit(training: Training, report: Reporter) -> Plan:
+    """Return the plan, with fewer epochs where the machine became too slow for its limit of time."""
+    plan, rows, group = training.plan, training.rows, training.compute.group
+    if plan.max_minutes is None:
+        return plan
+    lately = [row["seconds"] for row in rows[-3:]]
+    used_s = sum(row["seconds"] for row in rows)
+    epochs = group.same(epochs_in_time(plan, len(rows), used_s, sum(lately) / len(lately)))
+    if epochs < plan.num_epochs:
+        training.plan = shortened(plan, len(rows), epochs)
+        report.warn(f"slower than at the start: {epochs} epochs instead of {plan.num_epochs} keep to max_minutes")
+        if group.is_first:  # before the checkpoint: killed in between, the epoch is trained again, with either plan
+            described = training.run / "plan.yaml"
+            save_plan(shortened(load_plan(described), len(rows), epochs), described)
+    return training.plan
+
+
+def train_epoch(training: Training, epoch: int, rate: float, report: Reporter) -> float:
     """Take the optimiser steps of one epoch; return the mean loss."""
     for group in training.optimizer.param_groups:
         group["lr"] = rate
@@ -252,7 +271,7 @@ def _step(training: Training, images: Tensor, masks: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def _validate(training: Training) -> tuple[float, float, float]:
+def validate(training: Training) -> tuple[float, float, float]:
     """Return loss, IoU and Dice on the validation volumes: the same patches every epoch.
 
     IoU and Dice are those of all patches together, the mean of the classes that occur. Processes take the batches in

@@ -50,6 +50,7 @@ def test_the_options_of_the_rules_are_taken(parser, words, rest):
         (["--optimizer", "adamw"], "--optimizer adamw is not possible with Biom3d 0.1.2: it trains with SGD"),
         (["--seed", "3"], "--seed 3 is not possible"),
         (["--memory_target", "8"], "--memory_target 8.0 is not possible"),
+        (["--max_minutes", "8"], "--max_minutes 8.0 is not possible"),
         (["--max_dim", "32"], "needs 64"),
         (["--patch_size", "4", "4", "4"], "halved to 4 voxels"),
     ],

@@ -37,6 +37,7 @@ HEAD = """\
 REASONS = {
     "optimizer": "it trains with SGD; leave it out, or use engine biom3d",
     "memory_target": "it does not plan by memory; set max_dim, or patch_size and batch_size",
+    "max_minutes": "its trainings have no limit of time; set num_epochs",
     "seed": "its random numbers cannot be set; leave it out, or use engine biom3d",
 }
 SMALLEST_MAX_DIM = 64  # below it plans networks whose last map is one voxel, and the training crashes
@@ -67,6 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, metavar="N", help="0 only")
     parser.add_argument("--optimizer", help="sgd only")
     parser.add_argument("--memory_target", type=float, help="not possible")
+    parser.add_argument("--max_minutes", type=float, help="not possible")
     parser.add_argument("--instances", action="store_true", help="labels number single objects: all become class 1")
     parser.add_argument("--ct_norm", action="store_true", help="clip and scale all volumes alike")
     parser.add_argument("--is_2d", type=true_or_false, metavar="True|False")

@@ -15,6 +15,7 @@ PLAN_OPTIONS = (
     "folds",
     "num_epochs",
     "num_steps",
+    "max_minutes",
     "max_dim",
     "memory_target_gb",
     "patch_size",

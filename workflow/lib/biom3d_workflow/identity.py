@@ -46,6 +46,7 @@ NEUTRAL: Mapping[str, Any] = {
     "fine_tune": None,
     "formats": ["ome-tiff", "ome-zarr"],
     "skip_bad": False,
+    "max_minutes": None,
 }
 PLAN = (*commands.PLAN_OPTIONS, "ct_norm", "is_2d", "instances", "skip_bad", "plan", "fine_tune")
 # What reads and writes volumes, and what computes, by step.
