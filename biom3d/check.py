@@ -8,7 +8,7 @@ from biom3d.cli import run_step, step_parser, text_file
 from biom3d.errors import ConfigError
 from biom3d.events import Reporter
 from biom3d.files import write_json
-from biom3d.options import add_data_options, add_skip_option, spacing_from
+from biom3d.options import add_data_options, add_skip_option, keys_from, spacing_from
 
 if TYPE_CHECKING:
     from biom3d.data.survey import CaseFacts, Finding, Question
@@ -39,12 +39,14 @@ def build_parser() -> argparse.ArgumentParser:
 def execute(args: argparse.Namespace, report: Reporter) -> None:
     """Survey the data set; write the facts where nothing is wrong, else raise all problems as one error."""
     from biom3d.data.pairing import pair_volumes, refuse
-    from biom3d.data.survey import survey_case, survey_set
+    from biom3d.data.remarks import lines_passed_over
+    from biom3d.data.survey import Finding, survey_case, survey_set
 
     question = _question(args)
-    pairing = pair_volumes(args.img_path, args.msk_path)
+    pairing = pair_volumes(args.img_path, args.msk_path, keys_from(args))
     problems = list(pairing.problems)
-    facts, findings, left_out = [], [], []
+    unread = lines_passed_over([*args.img_path, *(args.msk_path or ())])
+    facts, findings, left_out = [], [Finding("warning", line) for line in unread], []
     for case in report.track(pairing.cases, "reading", unit="case"):
         fact, found = survey_case(case, question)
         bad = [one.message for one in found if one.kind == "error"]
@@ -56,6 +58,8 @@ def execute(args: argparse.Namespace, report: Reporter) -> None:
     if args.skip_bad:
         left_out, problems = _leave_out(left_out, problems, bool(facts), report)
     findings += survey_set(facts, question)
+    if args.strict:
+        findings = [Finding("error", one.message) if one.kind == "warning" else one for one in findings]
     _tell(findings, report)
     refuse([*problems, *(one.message for one in findings if one.kind == "error")])
     result = summarise(facts, findings, question) | ({"left_out": left_out} if left_out else {})

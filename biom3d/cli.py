@@ -99,6 +99,7 @@ def run_step(step: str, parser: argparse.ArgumentParser, execute: Step, argv: Se
     signal.signal(signal.SIGTERM, _stop_like_ctrl_c)
     try:
         report = Reporter(step, args.events)
+        report.is_strict = getattr(args, "strict", False)
     except Biom3dError as error:
         print(f"{step}: error: {error}", file=sys.stderr)
         return error.exit_code

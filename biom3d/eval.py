@@ -10,7 +10,7 @@ from biom3d.config import MAX_CLASSES, SpacingUm
 from biom3d.errors import ConfigError, DataError
 from biom3d.events import Reporter
 from biom3d.files import write_csv, write_json
-from biom3d.options import add_spacing_option, spacing_from
+from biom3d.options import add_key_options, add_spacing_option, add_strict_option, spacing_from
 
 if TYPE_CHECKING:
     from biom3d.io import Header
@@ -60,18 +60,23 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out_csv", type=text_file, metavar="FILE", help="write a row per class and case")
     parser.add_argument("--out_json", type=text_file, metavar="FILE", help="write the same rows and the means")
+    add_key_options(parser, "msk")
+    add_strict_option(parser)
     add_spacing_option(parser)
     return parser
 
 
 def execute(args: argparse.Namespace, report: Reporter) -> None:
     """Score all pairs, write the files, print the table."""
+    from biom3d.data.remarks import tell_passed_over
+
     if not 1 <= args.num_classes <= MAX_CLASSES:
         raise ConfigError(f"--num_classes {args.num_classes}: wanted 1 to {MAX_CLASSES}")
     columns = COLUMNS[args.function]
     spacing = spacing_from(args)
     rows: list[Row] = []
-    for pair in report.track(find_pairs(args.path_pred, args.path_lab), "cases", unit="case"):
+    tell_passed_over([args.path_lab], report)
+    for pair in report.track(find_pairs(args.path_pred, args.path_lab, args.msk_key), "cases", unit="case"):
         for row in score_pair(pair, args, spacing, report):
             report.event("case", **row)
             rows.append(row)
@@ -84,11 +89,11 @@ def execute(args: argparse.Namespace, report: Reporter) -> None:
     print(table(rows, means, columns))
 
 
-def find_pairs(predictions: Path, truth: Path) -> list["Pair"]:
+def find_pairs(predictions: Path, truth: Path, key: str | None = None) -> list["Pair"]:
     """Pair predictions and truth by name; DataError where either has no partner."""
     from biom3d.data.pairing import match_volumes, quoted
 
-    pairs, unused = match_volumes(predictions, truth, ("prediction", "truth"))
+    pairs, unused = match_volumes(predictions, truth, ("prediction", "truth"), key)
     if unused:
         raise DataError(
             f"{len(unused)} true volume(s) in '{truth}' without a prediction in '{predictions}': {quoted(unused)}; "
@@ -99,7 +104,8 @@ def find_pairs(predictions: Path, truth: Path) -> list["Pair"]:
 
 def score_pair(pair: "Pair", args: argparse.Namespace, spacing_um: SpacingUm | None, report: Reporter) -> list[Row]:
     """Read one case and return a row per class; DataError names the case."""
-    from biom3d.data.dataset import read_classes, same_orientation
+    from biom3d.data.dataset import place_warnings, read_classes, same_orientation
+    from biom3d.data.remarks import tell_remarks
     from biom3d.metrics import score_case
 
     arrays, headers = [], []
@@ -114,6 +120,9 @@ def score_pair(pair: "Pair", args: argparse.Namespace, spacing_um: SpacingUm | N
             f"case '{pair.name}': the axes of '{pair.first}' and '{pair.second}' point different ways (NIfTI affine); "
             "save both with the same affine"
         )
+    tell_remarks([(pair.second, headers[1])], report)
+    for line in place_warnings(pair.first, headers[0], pair.second, headers[1]):
+        report.warn(f"case '{pair.name}': {line}")
     spacing_um = spacing_um or _choose_spacing(pair.name, headers, report)
     with_hd95 = "hd95_um" in COLUMNS[args.function]
     try:

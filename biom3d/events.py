@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
+from biom3d.errors import DataError
 from biom3d.files import output_error
 
 Item = TypeVar("Item")
@@ -24,6 +25,7 @@ class Reporter:
 
     def __init__(self, step: str, events: Path | str | None = None, stream: TextIO | None = None) -> None:
         self.step = step
+        self.is_strict = False  # a warning ends the work
         self.stream = stream or sys.stderr
         self._events: TextIO | None = None
         if events is not None:
@@ -40,7 +42,9 @@ class Reporter:
             print(f"{self.step}: {message}", file=self.stream, flush=True)
 
     def warn(self, message: str) -> None:
-        """Print one warning for people and record it as an event."""
+        """Print one warning for people and record it as an event; DataError where warnings end the work."""
+        if self.is_strict:
+            raise DataError(f"{message} (a warning, which --strict makes an error)")
         self.info(f"warning: {message}")
         self.event("warning", message=message)
 

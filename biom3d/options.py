@@ -10,6 +10,7 @@ from biom3d.config import MAX_CLASSES, PRESETS, Plan, PlanRequest, SpacingUm, ch
 from biom3d.errors import ConfigError
 
 if TYPE_CHECKING:
+    from biom3d.data.pairing import Keys
     from biom3d.data.planner import PlanOrder
 
 IS_TRUE = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
@@ -17,7 +18,7 @@ _DEFAULTS = PlanRequest()
 MAX_MINUTES = "a training may take so long: its start measures the machine and fits the number of epochs"
 
 
-def add_data_options(parser: argparse.ArgumentParser, masks_required: bool = False) -> None:
+def add_data_options(parser: argparse.ArgumentParser) -> None:
     """Add the folders of a data set and its voxel spacing."""
     parser.add_argument(
         "--img_path",
@@ -31,13 +32,15 @@ def add_data_options(parser: argparse.ArgumentParser, masks_required: bool = Fal
         "--msk_path",
         "--msk_dir",
         nargs="+",
-        required=masks_required,
         metavar="DIR",
-        help="folder(s) of label volumes: 0 is background, 1..N are the classes; same names as the images",
+        help="folder(s) of label volumes: 0 is background, 1..N are the classes; same names as the images; may be "
+        "left out where the files of the images (HDF5, OME-Zarr) hold the labels too",
     )
     parser.add_argument(
         "--instances", action="store_true", help="labels number single objects: all of them become class 1"
     )
+    add_key_options(parser, "img", "msk")
+    add_strict_option(parser)
     add_spacing_option(parser)
 
 
@@ -47,6 +50,32 @@ def add_skip_option(parser: argparse.ArgumentParser) -> None:
         "--skip_bad",
         action="store_true",
         help="leave out volumes that cannot be used, and say which; without it one of them refuses all",
+    )
+
+
+def add_key_options(parser: argparse.ArgumentParser, *kinds: str) -> None:
+    """Add `--img_key` and `--msk_key`: which array of a file that holds several."""
+    words = {"img": "images", "msk": "masks"}
+    for kind in kinds:
+        parser.add_argument(
+            f"--{kind}_key",
+            metavar="ARRAY",
+            help=f"array of the {words[kind]} in files that hold several, such as volumes/raw of HDF5, labels/nuclei "
+            "of OME-Zarr, 1 for the second image of a TIFF (default: by names, types and metadata)",
+        )
+
+
+def keys_from(args: argparse.Namespace) -> "Keys":
+    """Return which arrays of their files are meant."""
+    from biom3d.data.pairing import Keys
+
+    return Keys(getattr(args, "img_key", None), getattr(args, "msk_key", None))
+
+
+def add_strict_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--strict`."""
+    parser.add_argument(
+        "--strict", action="store_true", help="warnings are errors: nothing may be left out, assumed or doubtful"
     )
 
 

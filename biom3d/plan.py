@@ -9,7 +9,7 @@ from biom3d.cli import run_step, step_parser, text_file
 from biom3d.config import Plan, dump, save_plan
 from biom3d.errors import ConfigError
 from biom3d.events import Reporter
-from biom3d.options import add_data_options, add_request_options, plan_order
+from biom3d.options import add_data_options, add_request_options, keys_from, plan_order
 
 DESCRIPTION = """Show how a model would be configured for a data set on this machine.
 
@@ -34,9 +34,9 @@ def execute(args: argparse.Namespace, report: Reporter) -> None:
     from biom3d.data.dataset import find_cases
     from biom3d.data.planner import plan_cases
 
-    if args.ct_norm and not args.msk_path:
+    if args.ct_norm and not (args.msk_path or args.msk_key):
         raise ConfigError("--ct_norm measures intensities inside the objects; give --msk_path too")
-    cases = find_cases(args.img_path, args.msk_path)
+    cases = find_cases(args.img_path, args.msk_path, keys_from(args))
     plan = plan_cases(plan_order(args), cases, report)
     if args.out:
         save_plan(plan, Path(args.out))

@@ -10,7 +10,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from biom3d.config import SpacingUm
 from biom3d.errors import ConfigError, DataError
 from biom3d.events import Reporter
 from biom3d.files import is_taken, output_error, remove, scratch_folder, write_json
-from biom3d.options import add_spacing_option, add_threads_option, spacing_from
+from biom3d.options import add_key_options, add_spacing_option, add_strict_option, add_threads_option, spacing_from
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,6 +58,7 @@ class PredictOptions:
     windows: str | None = None
     plain: bool = False
     precision: str = "auto"
+    img_key: str | None = field(default=None, repr=False)  # counts for each image, see `_content_key`
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="auto: 16-bit numbers where the device is fast at them; float32: single precision, two to three times the "
         "time on a CPU",
     )
+    add_key_options(parser, "img")
+    add_strict_option(parser)
     add_spacing_option(parser)
     add_threads_option(parser)
     add_foreign_options(parser, "pred")
@@ -130,7 +133,13 @@ def execute(args: argparse.Namespace, report: Reporter) -> None:
     if (args.path_out is None) == (args.out_dir is None):
         raise ConfigError("give --path_out DIR (a sub-folder per model is made) or --out_dir DIR (exactly there)")
     options = PredictOptions(
-        args.tta, args.keep, spacing_from(args), args.windows, plain=args.no_tta, precision=args.precision
+        args.tta,
+        args.keep,
+        spacing_from(args),
+        args.windows,
+        plain=args.no_tta,
+        precision=args.precision,
+        img_key=args.img_key,
     )
     prepare_cpu(args.threads)
     report.event("device", **describe_device(choose_device()))
@@ -160,31 +169,34 @@ def predict_folder(
     `is_ours` says that nobody else writes there, so that what is left of another model may be replaced. An image
     that cannot be predicted does not stop the others; all problems are raised together at the end.
     """
-    from biom3d.io import list_volumes
+    from biom3d.data.remarks import tell_passed_over
+    from biom3d.io import list_volumes, volume_file
 
-    paths = list_volumes(images)
-    if folder.resolve() == (images if images.is_dir() else images.parent).resolve():
+    paths = list_volumes(images, options.img_key)
+    is_one = len(paths) == 1 and volume_file(paths[0]) == volume_file(images)
+    if folder.resolve() == (volume_file(images).parent if is_one else images).resolve():
         raise DataError(f"'{folder}' is the folder of the images, which would be overwritten; choose another one")
+    tell_passed_over([images], report)
     model = load_model(runs, options)
     record = _open_record(folder, paths, _identity(runs, options), is_ours)
     write_json(folder / RECORD, record)  # also says which names are ours, should this process be killed
     problems = []
     for number, path in enumerate(paths, start=1):
-        key = _content_key(path)
-        if key and record["images"].get(path.name) == key and (folder / path.name).exists():
-            report.info(f"{path.name}: done before")
+        key, name = _content_key(path), volume_file(path).name
+        if key and record["images"].get(name) == key and (folder / name).exists():
+            report.info(f"{name}: done before")
             continue
         try:
-            seconds = _predict_file(model, path, folder / path.name, options, report)
+            seconds = _predict_file(model, path, folder / name, options, report)
         except (DataError, MemoryError) as error:
             reason = str(error) if isinstance(error, DataError) else f"out of memory: {error}"
             problems.append(reason if reason.startswith(f"'{path}'") else f"'{path}': {reason}")
             report.info(f"cannot predict {problems[-1]}")
             continue
-        record["images"][path.name] = key
+        record["images"][name] = key
         write_json(folder / RECORD, record)
-        report.info(f"{path.name}  {number}/{len(paths)}  {seconds:.1f} s")
-        report.event("image", name=path.name, index=number, of=len(paths), seconds=round(seconds, 3))
+        report.info(f"{name}  {number}/{len(paths)}  {seconds:.1f} s")
+        report.event("image", name=name, index=number, of=len(paths), seconds=round(seconds, 3))
     if problems:
         count = f"{len(problems)} of {len(paths)} images cannot be predicted; the others are done:"
         raise DataError(problems[0] if len(problems) == 1 else "\n  ".join([count, *problems]))
@@ -287,6 +299,7 @@ def _predict_file(model: Model, path: Path, target: Path, options: PredictOption
     """Predict one image; labels lie on disk meanwhile, so that memory does not depend on the volume."""
     import time
 
+    from biom3d.data.remarks import tell_remarks
     from biom3d.io import open_volume, write_labels
     from biom3d.prediction.biom3d import predict_like_biom3d
     from biom3d.prediction.postprocess import KEEP
@@ -296,6 +309,8 @@ def _predict_file(model: Model, path: Path, target: Path, options: PredictOption
     try:
         with open_volume(path) as volume, scratch_folder(target.parent) as scratch:
             header, predictor = volume.header, model.predictor
+            tell_remarks([(path, header)], report)
+            _warn_without_spacing(path, header, predictor.plan, options, report)
             labels = _label_file(scratch / "labels.npy", header.shape[1:], predictor.plan.num_classes)
             finite = dataclasses.replace(volume, read=_finite_reader(volume))
             if model.scheme is None:
@@ -307,6 +322,18 @@ def _predict_file(model: Model, path: Path, target: Path, options: PredictOption
     except OSError as error:
         raise output_error(target, error) from error
     return time.monotonic() - started
+
+
+def _warn_without_spacing(
+    path: Path, header: "Header", plan: "Plan", options: PredictOptions, report: Reporter
+) -> None:
+    if options.spacing_um or header.spacing_um or not plan.spacing_um:
+        return
+    assumed = " x ".join(f"{size:g}" for size in plan.spacing_um)
+    report.warn(
+        f"'{path}' does not tell its voxel size; that of the model is assumed, {assumed} µm (z, y, x); if it is "
+        "another one give --spacing Z Y X"
+    )
 
 
 def _stored_spacing(header: "Header") -> SpacingUm | None:
@@ -364,7 +391,10 @@ def _open_record(folder: Path, images: Sequence[Path], identity: str, is_ours: b
         written = set(dict(record["images"]))
     except (OSError, ValueError, KeyError, TypeError):
         record, written = {}, set()
-    foreign = [image.name for image in images if (folder / image.name).exists() and image.name not in written]
+    from biom3d.io import volume_file
+
+    names = {volume_file(image).name for image in images}
+    foreign = sorted(name for name in names - written if (folder / name).exists())
     if foreign and not is_ours:
         raise DataError(
             f"'{folder / foreign[0]}' exists and was not written by pred ({len(foreign)} such files); "
@@ -375,7 +405,6 @@ def _open_record(folder: Path, images: Sequence[Path], identity: str, is_ours: b
             f"'{folder}' holds predictions of another model or with other options; choose another --path_out, or "
             "remove it"
         )
-    names = {image.name for image in images}
     if is_ours:
         for name in written - names:  # of an image that is no longer asked for
             remove(folder / Path(name).name)
@@ -401,12 +430,16 @@ def _identity(runs: Sequence[Path], options: PredictOptions) -> str:
 
 def _content_key(path: Path) -> str:
     """Return what tells whether an image changed since it was predicted: sizes and times of its files, "" for none."""
+    from biom3d.io import volume_file
+
+    given, path = path, volume_file(path)
     try:
         files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
         facts = [(str(f.relative_to(path)), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
     except OSError:  # a broken link; reading it will say so
         return ""
-    return hashlib.sha256(repr(facts).encode()).hexdigest()
+    named = [str(given)] if given != path else []  # which array of the file
+    return hashlib.sha256(repr(facts + named).encode()).hexdigest()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -19,7 +19,14 @@ from biom3d.config import DataPaths, Plan, save_plan
 from biom3d.errors import ConfigError, DataError
 from biom3d.events import Reporter
 from biom3d.files import atomic_path, is_taken, output_error
-from biom3d.options import add_data_options, add_request_options, add_skip_option, plan_order, spacing_from
+from biom3d.options import (
+    add_data_options,
+    add_request_options,
+    add_skip_option,
+    keys_from,
+    plan_order,
+    spacing_from,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,7 +55,7 @@ class Outputs:
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line: the options of Biom3d 0.1.2 and explicit paths."""
     parser = step_parser("preprocess", DESCRIPTION)
-    add_data_options(parser, masks_required=True)
+    add_data_options(parser)
     add_skip_option(parser)
     add_request_options(parser)
     parser.add_argument("--desc", default="unet_default", metavar="NAME", help="name of the model")
@@ -88,14 +95,17 @@ def preprocess(args: argparse.Namespace, report: Reporter) -> tuple[Plan, Output
     from biom3d.compat.write import write_biom3d_config
     from biom3d.data.folds import assign_folds, write_folds
     from biom3d.data.planner import plan_cases
+    from biom3d.data.remarks import tell_passed_over
 
     started = time.monotonic()
     answer_foreign_options(args, "preprocess", report)
     _refuse_foreign_base(args)
-    cases, left_out = _choose_cases(args, report)
+    masks = args.msk_path or _masks_beside_images(args)
+    tell_passed_over([*args.img_path, *masks], report)
+    cases, left_out = _choose_cases(args, masks, report)
     plan = plan_cases(plan_order(args), cases, report)
     outputs = _choose_outputs(args, plan.desc)
-    _refuse_loss(outputs, [*args.img_path, *args.msk_path])
+    _refuse_loss(outputs, [*args.img_path, *masks])
     folds = plan.folds if args.folds else min(plan.folds, max(2, len(cases)))
     plan = dataclasses.replace(plan, data=outputs.data, folds=folds)
     pieces = _pieces_per_case(len(cases), plan.folds)
@@ -121,18 +131,20 @@ def preprocess(args: argparse.Namespace, report: Reporter) -> tuple[Plan, Output
     return plan, outputs
 
 
-def _choose_cases(args: argparse.Namespace, report: Reporter) -> tuple[list["Case"], tuple[str, ...]]:
+def _choose_cases(
+    args: argparse.Namespace, masks: Sequence[str], report: Reporter
+) -> tuple[list["Case"], tuple[str, ...]]:
     """Return the cases to preprocess, and what was left out of them because it cannot be used, if that is wanted."""
     from biom3d.data.dataset import find_cases
 
     if not args.skip_bad:
-        return find_cases(args.img_path, args.msk_path), ()
+        return find_cases(args.img_path, masks, keys_from(args)), ()
     from biom3d.data.skipping import find_good_cases
     from biom3d.data.survey import Question
 
     # As plan_order reads it: without a number there is one class.
     question = Question(args.num_classes or 1, args.instances, spacing_from(args))
-    return find_good_cases(args.img_path, args.msk_path, question, report)
+    return find_good_cases(args.img_path, masks, question, report, keys_from(args))
 
 
 def _preprocess_cases(
@@ -248,12 +260,25 @@ def _pieces_per_case(num_cases: int, folds: int) -> int:
     return -(-max(folds, 2) // num_cases)
 
 
+def _masks_beside_images(args: argparse.Namespace) -> list[str]:
+    """Return the images' own files as those of the masks, where they may hold labels too."""
+    from biom3d.io import list_volumes, may_hold_labels, volume_file
+
+    files = [str(volume_file(path)) for path in args.img_path]
+    if args.msk_key is None and not any(may_hold_labels(path) for file in files for path in list_volumes(file)):
+        raise ConfigError("give --msk_path DIR, the masks of the images; only HDF5 and OME-Zarr hold both in one file")
+    return files
+
+
 def _choose_outputs(args: argparse.Namespace, desc: str) -> Outputs:
     stamp = time.strftime("%Y%m%d-%H%M%S")
     plan = Path(args.plan_out) if args.plan_out else Path(args.config_dir) / f"{stamp}-{desc}.yaml"
     if args.out_dir is not None:
         return Outputs(DataPaths.below(args.out_dir), plan, Path(args.out_dir))
-    images, masks = Path(args.img_path[0]), Path(args.msk_path[0])
+    from biom3d.io import volume_file
+
+    images = volume_file(args.img_path[0])
+    masks = volume_file(args.msk_path[0]) if args.msk_path else images.parent / f"{images.name}_masks"
     data = DataPaths(
         images=args.img_outpath or str(images.parent / f"{images.name}_out"),
         masks=args.msk_outpath or str(masks.parent / f"{masks.name}_out"),

@@ -15,7 +15,7 @@ from biom3d.config import SpacingUm
 from biom3d.errors import ConfigError, DataError
 from biom3d.events import Reporter
 from biom3d.files import write_csv
-from biom3d.options import add_spacing_option, spacing_from
+from biom3d.options import add_key_options, add_spacing_option, spacing_from
 
 if TYPE_CHECKING:
     import numpy as np
@@ -101,6 +101,7 @@ def _add_overlay(commands: Any) -> None:
     overlay.add_argument("--max_cases", type=int, default=20, metavar="N", help="pictures at most (default: 20)")
     overlay.add_argument("--num_classes", type=int, metavar="N", help="default: as in --metrics, else as predicted")
     overlay.add_argument("--instances", action="store_true", help="true labels number single objects")
+    add_key_options(overlay, "img", "msk")
     add_spacing_option(overlay)
 
 
@@ -188,10 +189,10 @@ def find_cases(args: argparse.Namespace, dice: dict[str, float]) -> list[Case]:
     """Return all predictions with their images and, where given, their truth."""
     from biom3d.data.pairing import match_volumes
 
-    images, _ = match_volumes(args.path_pred, args.path_in, ("prediction", "image"))
+    images, _ = match_volumes(args.path_pred, args.path_in, ("prediction", "image"), args.img_key)
     truth = {}
     if args.path_lab:
-        found, _ = match_volumes(args.path_pred, args.path_lab, ("prediction", "truth"))
+        found, _ = match_volumes(args.path_pred, args.path_lab, ("prediction", "truth"), args.msk_key)
         truth = {pair.name: pair.second for pair in found}
     return [Case(p.name, p.second, p.first, truth.get(p.name), dice.get(p.name)) for p in images]
 

@@ -9,9 +9,13 @@ import numpy as np
 from biom3d.config import SpacingUm
 from biom3d.data.labels import apply_rule, find_rule
 from biom3d.data.normalise import refuse_not_finite
-from biom3d.data.pairing import Case, pair_volumes, refuse
+from biom3d.data.pairing import ANY, Case, Keys, pair_volumes, refuse
+from biom3d.data.remarks import tell_remarks
 from biom3d.errors import DataError
-from biom3d.io import Header, read_header, read_labels, read_volume
+from biom3d.events import Reporter
+from biom3d.io import Header, Spacing, channels_advice, read_header, read_labels, read_volume, volume_file
+from biom3d.io.geometry import are_comparable, direction_of, place_of
+from biom3d.io.units import spacing_in_unit
 
 
 @dataclass(frozen=True)
@@ -24,30 +28,52 @@ class LoadedCase:
     warning: str | None = None
 
 
-def find_cases(images: Sequence[str], masks: Sequence[str] | None) -> list[Case]:
+def find_cases(images: Sequence[str], masks: Sequence[str] | None, keys: Keys = ANY) -> list[Case]:
     """Return the cases of the folders; DataError names every image or mask that is alone."""
-    pairing = pair_volumes(images, masks)
+    pairing = pair_volumes(images, masks, keys)
     refuse(pairing.problems)
     return list(pairing.cases)
 
 
-def read_headers(cases: Sequence[Case], spacing: SpacingUm | None = None) -> list[Header]:
-    """Return the images' headers; DataError names every file that does not fit the others."""
-    headers, problems = [], []
+def read_headers(
+    cases: Sequence[Case], spacing: SpacingUm | None = None, report: Reporter | None = None
+) -> list[Header]:
+    """Return the images' headers; DataError names every file that does not fit the others.
+
+    `report` is told what was left out or assumed.
+    """
+    headers: list[Header] = []
+    problems: list[str] = []
+    read: list[tuple[Path, Header]] = []
+    warnings: list[str] = []
     for case in cases:
         try:
             header = read_header(case.image)
             headers.append(header)
+            read.append((case.image, header))
             if case.mask is not None:
-                problems += shape_problems(case, header, read_header(case.mask))
+                mask = read_header(case.mask, "mask")
+                read.append((case.mask, mask))
+                problems += shape_problems(case, header, mask)
+                warnings += place_warnings(case.mask, mask, case.image, header)
         except DataError as error:
             problems.append(str(error))
     refuse([*problems, *mixture_problems(cases, headers, spacing)])
+    if report is not None:
+        tell_remarks(read, report)
+        for warning in warnings:
+            report.warn(warning)
     return headers
 
 
 def shape_problems(case: Case, image: Header, mask: Header) -> list[str]:
     """Return what is wrong with the shape or the orientation of a mask."""
+    if case.mask is not None and is_one_array(case.image, image, case.mask, mask):
+        what = f"its array '{image.array}'" if image.array else "it"
+        return [
+            f"'{volume_file(case.image)}': {what} would be image and mask at once, no labels are known beside the "
+            "image; give the masks by --msk_path, or name the array of the labels by --msk_key"
+        ]
     if mask.shape[1:] == image.shape[1:] and mask.shape[0] == 1:
         if same_orientation(image, mask):
             return []
@@ -56,20 +82,46 @@ def shape_problems(case: Case, image: Header, mask: Header) -> list[str]:
             "voxel is another place; save the mask with the affine of the image"
         ]
     if mask.shape[0] > 1:
-        return [f"'{case.mask}': mask with {mask.shape[0]} channels; wanted one channel of labels 0, 1, ..., N"]
+        problem = f"mask with {mask.shape[0]} channels; wanted one channel of labels 0, 1, ..., N"
+        return [f"'{case.mask}': {problem}{channels_advice(mask)}"]
     return [
         f"'{case.mask}': mask of {_text(mask.shape)} voxels, its image '{case.image}' has {_text(image.shape)} "
         "(z x y x x); wanted the same; export the mask at the size of the image"
     ]
 
 
+def is_one_array(image: Path, image_header: Header, mask: Path, mask_header: Header) -> bool:
+    """Tell whether image and mask are the same array of the same file."""
+    return volume_file(image) == volume_file(mask) and image_header.array == mask_header.array
+
+
 def same_orientation(first: Header, second: Header) -> bool:
     """Tell whether the axes of two files point the same way; files that do not tell agree with all."""
-    if "affine" not in first.extra or "affine" not in second.extra:
+    directions = [direction_of(header) for header in (first, second)]
+    if directions[0] is None or directions[1] is None:
         return True
-    directions = [np.asarray(header.extra["affine"], float)[:3, :3] for header in (first, second)]
-    a, b = (matrix / np.linalg.norm(matrix, axis=0) for matrix in directions)
-    return bool(np.abs(a - b).max() < 0.05)  # about 3 degrees: files round
+    return bool(np.abs(directions[0] - directions[1]).max() < 0.05)  # about 3 degrees: files round
+
+
+def place_warnings(path: Path, header: Header, other_path: Path, other: Header) -> list[str]:
+    """Return a line where two files of one size say that they lie at different places, by half a voxel or more."""
+    here, there = place_of(header), place_of(other)
+    spacing = other.spacing_um or header.spacing_um
+    if not are_comparable(header, other) or header.shape[1:] != other.shape[1:]:
+        return []
+    if here is None or there is None or spacing is None:
+        return []
+    if all(abs(a - b) < size / 2 for a, b, size in zip(here, there, spacing, strict=True)):
+        return []
+    unit = other.unit
+    return [
+        f"'{path}' and '{other_path}' lie at different places: the first voxel is at {_place(here, unit)} and at "
+        f"{_place(there, unit)} (z, y, x); voxels are compared by their number, so is it the same crop?"
+    ]
+
+
+def _place(place_um: Spacing, unit: str) -> str:
+    return f"{', '.join(f'{value:.6g}' for value in spacing_in_unit(place_um, unit))} {unit}"
 
 
 def mixture_problems(cases: Sequence[Case], headers: Sequence[Header], spacing: SpacingUm | None) -> list[str]:

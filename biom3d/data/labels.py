@@ -8,6 +8,7 @@ import numpy as np
 from biom3d.errors import DataError
 
 FEW_CLASSES = 8
+_MANY = 50  # more values than that in a mask of one class are objects or intensities, not classes
 _SMALL = 1 << 16  # up to here counting by table beats sorting
 
 
@@ -109,6 +110,11 @@ def describe_values(values: list[int]) -> str:
 
 def _explain(present: list[int], objects: list[int], num_classes: int) -> str:
     found = f"found {describe_values(present)}, wanted 0..{num_classes}"
+    if num_classes == 1 and len(objects) > _MANY:
+        return (
+            f"{found}; if each value is one object of the same class pass --instances (every value above 0 is class "
+            "1); if they are intensities, this is an image and not its mask"
+        )
     if num_classes == 1:
         return (
             f"{found}; if each value is one object of the same class pass --instances (every value above 0 is "

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from biom3d.errors import DataError
-from biom3d.io import SUFFIXES, list_volumes, volume_name
+from biom3d.io import SUFFIXES, list_volumes, volume_file, volume_name
 
 SHOWN = 5  # names in a message
 
@@ -28,13 +28,27 @@ class Pairing:
     problems: tuple[str, ...]
 
 
-def pair_volumes(images: Sequence[Path | str], masks: Sequence[Path | str] | None = None) -> Pairing:
+@dataclass(frozen=True)
+class Keys:
+    """Which array of their files the images and the masks are, where the paths do not say; None: what looks like it."""
+
+    image: str | None = None
+    mask: str | None = None
+
+
+ANY = Keys()
+
+
+def pair_volumes(images: Sequence[Path | str], masks: Sequence[Path | str] | None = None, keys: Keys = ANY) -> Pairing:
     """Pair the volumes of each folder of `images` with those of the folder of `masks` at the same place.
 
     A mask has the name of its image; the suffix may differ. A single file may stand for a folder; one image file
     and one mask file are a pair under any names. Without `masks` every image is a case of its own. Where two
-    folders hold the same name, all names get the differing part of their folder's path in front.
+    folders hold the same name, all names get the differing part of their folder's path in front. A key for masks
+    without `masks` means that they are in the files of the images.
     """
+    if masks is None and keys.mask is not None:
+        masks = [volume_file(path) for path in images]
     if masks is not None and len(masks) != len(images):
         return Pairing(
             (),
@@ -46,7 +60,7 @@ def pair_volumes(images: Sequence[Path | str], masks: Sequence[Path | str] | Non
     groups: list[list[Case]] = []
     problems: list[str] = []
     for place, folder in enumerate(images):
-        cases, wrong = _pair_folder(Path(folder), Path(masks[place]) if masks is not None else None)
+        cases, wrong = _pair_folder(Path(folder), Path(masks[place]) if masks is not None else None, keys)
         groups.append(cases)
         problems += wrong
     prefixes = _prefixes(groups, [Path(folder) for folder in images])
@@ -70,18 +84,20 @@ class Pair:
     second: Path
 
 
-def match_volumes(first: Path, second: Path, words: tuple[str, str]) -> tuple[list[Pair], list[str]]:
+def match_volumes(
+    first: Path, second: Path, words: tuple[str, str], key: str | None = None
+) -> tuple[list[Pair], list[str]]:
     """Pair the volumes of two folders by `volume_name`; also return the names that only `second` has.
 
     A single file as `second` belongs to the only volume of `first`, whatever their names. `words` say what
-    the two sides are in messages.
+    the two sides are in messages; `key` names the array of the second ones.
     Raises DataError where a volume of `first` has no partner.
     """
     left = {volume_name(path): path for path in list_volumes(first)}
-    right = {volume_name(path): path for path in list_volumes(second)}
-    if len(left) == 1 and [second] == list(right.values()):
-        ((name, path),) = left.items()
-        return [Pair(name, path, second)], []
+    right = {volume_name(path): path for path in list_volumes(second, key)}
+    if len(left) == 1 and not _is_folder(second):
+        ((name, path),), (other,) = left.items(), right.values()
+        return [Pair(name, path, other)], []
     alone = [name for name in left if name not in right]
     if alone:
         raise DataError(
@@ -97,16 +113,21 @@ def quoted(names: Sequence[str]) -> str:
     return ", ".join(f"'{name}'" for name in names[:SHOWN]) + more
 
 
-def _pair_folder(images: Path, masks: Path | None) -> tuple[list[Case], list[str]]:
+def _is_folder(path: Path) -> bool:
+    """Tell a folder of volumes from one volume, which may be a folder too (OME-Zarr)."""
+    return list_volumes(path) != [path]
+
+
+def _pair_folder(images: Path, masks: Path | None, keys: Keys) -> tuple[list[Case], list[str]]:
     problems: list[str] = []
-    found = _list(images, problems)
+    found = _list(images, keys.image, problems)
     if masks is None:
         return [Case(volume_name(path), path, None) for path in found], problems
-    wanted = _list(masks, problems)
+    wanted = _list(masks, keys.mask, problems)
     if problems:
         return [], problems
-    if found == [images] and wanted == [masks]:
-        return [Case(volume_name(images), images, masks)], []
+    if not _is_folder(images) and not _is_folder(masks):
+        return [Case(volume_name(images), found[0], wanted[0])], []
     by_name = {volume_name(path): path for path in wanted}
     cases = [
         Case(volume_name(path), path, by_name[volume_name(path)]) for path in found if volume_name(path) in by_name
@@ -114,9 +135,9 @@ def _pair_folder(images: Path, masks: Path | None) -> tuple[list[Case], list[str
     return cases, _unpaired(found, wanted, masks)
 
 
-def _list(folder: Path, problems: list[str]) -> list[Path]:
+def _list(folder: Path, key: str | None, problems: list[str]) -> list[Path]:
     try:
-        return list_volumes(folder)
+        return list_volumes(folder, key)
     except DataError as error:
         problems.append(str(error))
         return []

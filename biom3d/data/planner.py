@@ -34,7 +34,7 @@ class PlanOrder:
 
 def plan_cases(order: PlanOrder, cases: Sequence[Case], report: Reporter) -> Plan:
     """Return a new plan for the cases, or the base plan with what the data say."""
-    headers = read_headers(cases, order.spacing_um)
+    headers = read_headers(cases, order.spacing_um, report)
     base = load_plan(order.base) if order.base is not None else None
     is_ct = order.request.ct_norm and base is None
     facts = make_fingerprint(

@@ -2,20 +2,20 @@
 
 from collections.abc import Sequence
 
-from biom3d.data.pairing import Case, pair_volumes, refuse
+from biom3d.data.pairing import ANY, Case, Keys, pair_volumes, refuse
 from biom3d.data.survey import Question, survey_case
 from biom3d.errors import DataError
 from biom3d.events import Reporter
 
 
 def find_good_cases(
-    images: Sequence[str], masks: Sequence[str] | None, question: Question, report: Reporter
+    images: Sequence[str], masks: Sequence[str] | None, question: Question, report: Reporter, keys: Keys = ANY
 ) -> tuple[list[Case], tuple[str, ...]]:
     """Return the cases that can be used, and one line for each thing that was left out with its reason.
 
     Every volume is read once. Raises DataError where nothing is left.
     """
-    pairing = pair_volumes(images, masks)
+    pairing = pair_volumes(images, masks, keys)
     good, lost = [], list(pairing.problems)
     for case in report.track(pairing.cases, "looking for bad volumes", unit="case"):
         _, findings = survey_case(case, question)

@@ -9,11 +9,12 @@ from typing import Literal
 
 import numpy as np
 
-from biom3d.data.dataset import mixture_problems, shape_problems
+from biom3d.data.dataset import is_one_array, mixture_problems, place_warnings, shape_problems
 from biom3d.data.labels import LabelRule, check_labels, count_labels, describe_values, map_counts
 from biom3d.data.pairing import Case
+from biom3d.data.remarks import group_remarks
 from biom3d.errors import DataError
-from biom3d.io import Header, Spacing, open_volume, require_one_channel
+from biom3d.io import Header, Spacing, channels_advice, open_volume, require_one_channel
 
 _VOXELS_AT_ONCE = 1 << 24
 _TINY = 8  # voxels on an axis; a network cannot pool less than that three times
@@ -96,6 +97,7 @@ def survey_set(facts: Sequence[CaseFacts], question: Question) -> list[Finding]:
     mixed = mixture_problems(cases, list(headers.values()), question.spacing_um)
     return [
         *(Finding("error", problem) for problem in mixed),
+        *_remark_findings(facts),
         *_spacing_findings(headers, question),
         *_type_findings(headers),
         *_class_findings(facts, question),
@@ -134,7 +136,7 @@ def measure_mask(path: Path, voxels_at_once: int = _VOXELS_AT_ONCE) -> MaskFacts
     """
     values: Counter[int] = Counter()
     odd, first = 0, None
-    with open_volume(path) as lazy:
+    with open_volume(path, "mask") as lazy:
         require_one_channel(path, lazy.header)
         for z0, z1 in _slabs(lazy.header, voxels_at_once):
             block = lazy.read(z0, z1)
@@ -198,6 +200,10 @@ def _image_findings(facts: CaseFacts) -> list[Finding]:
     findings = []
     if image.low == image.high:
         findings.append(Finding("warning", f"'{path}': every voxel is {image.low:g}: is this an image?"))
+    advice = channels_advice(image.header)
+    if advice:
+        text = f"'{path}': {image.header.shape[0]} channels in a 2D image{advice}"
+        findings.append(Finding("warning", text))
     sizes = image.header.shape[2 if image.header.is_2d else 1 :]
     if min(sizes) < _TINY:
         size = _size(image.header)
@@ -206,9 +212,11 @@ def _image_findings(facts: CaseFacts) -> list[Finding]:
 
 
 def _mask_findings(facts: CaseFacts) -> list[Finding]:
-    mask, path = facts.mask, facts.case.mask
-    if mask is None:
+    mask, path, image = facts.mask, facts.case.mask, facts.image
+    if mask is None or path is None:
         return []
+    if image is not None and is_one_array(facts.case.image, image.header, path, mask.header):
+        return []  # said of the pair; what is wrong with it as a mask only leads away
     findings = []
     if mask.not_whole:
         findings.append(
@@ -234,16 +242,25 @@ def _pair_findings(facts: CaseFacts) -> list[Finding]:
     wrong = shape_problems(case, image, mask)
     if wrong:
         return [Finding("error", problem) for problem in wrong]
+    assert case.mask is not None
+    moved = [Finding("warning", line) for line in place_warnings(case.mask, mask, case.image, image)]
     if image.spacing_um and mask.spacing_um and not np.allclose(image.spacing_um, mask.spacing_um, rtol=0.01):
         message = (
             f"'{case.mask}': voxel size {_um(mask.spacing_um)}, but its image says {_um(image.spacing_um)}; "
             "that of the image is used"
         )
-        return [Finding("warning", message)]
-    return []
+        return [Finding("warning", message), *moved]
+    return moved
 
 
 # All cases
+
+
+def _remark_findings(facts: Sequence[CaseFacts]) -> list[Finding]:
+    """Say what was left out or assumed in reading, once for all files that it concerns."""
+    images = [(one.case.image, one.image.header) for one in facts if one.image]
+    masks = [(one.case.mask, one.mask.header) for one in facts if one.mask and one.case.mask]
+    return [Finding(remark.kind, remark.text) for remark in group_remarks([*images, *masks])]
 
 
 def _spacing_findings(headers: Mapping[str, Header], question: Question) -> list[Finding]:

@@ -9,7 +9,7 @@ from biom3d.cli import add_subcommand, run_step, step_parser
 from biom3d.config import SpacingUm
 from biom3d.errors import ConfigError, DataError
 from biom3d.events import Reporter
-from biom3d.options import add_spacing_option, spacing_from
+from biom3d.options import add_key_options, add_spacing_option, spacing_from
 
 DESCRIPTION = """Write results and models in forms that other programs read.
 
@@ -31,6 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
         labels.add_argument(flag, type=Path, required=True, metavar="DIR", help=text)
     labels.add_argument("--formats", nargs="+", choices=list(SUFFIXES), default=list(SUFFIXES), help="default: both")
     labels.add_argument("--label_name", default="prediction", metavar="NAME", help="default: prediction")
+    add_key_options(labels, "img")
     add_spacing_option(labels)
     model = add_subcommand(commands, "model", "the best weights and plans of run folders as one zip for `pred --log`")
     model.add_argument("--log", type=Path, nargs="+", required=True, metavar="RUN", help="run folders, one a fold")
@@ -50,7 +51,7 @@ def export_labels(args: argparse.Namespace, report: Reporter) -> None:
     if not args.label_name or not args.label_name.replace("_", "").replace("-", "").isalnum():
         raise ConfigError(f"--label_name '{args.label_name}': wanted letters, digits, - and _ only")
     spacing = spacing_from(args)
-    pairs, unused = match_volumes(args.path_pred, args.path_in, ("prediction", "image"))
+    pairs, unused = match_volumes(args.path_pred, args.path_in, ("prediction", "image"), args.img_key)
     if unused:
         report.warn(f"{len(unused)} image(s) without a prediction are left out: {quoted(unused)}")
     for pair in report.track(pairs, "cases", unit="case"):
@@ -64,8 +65,10 @@ def export_labels(args: argparse.Namespace, report: Reporter) -> None:
 
 
 def _refuse_input(out: Path, inputs: Sequence[Path]) -> None:
+    from biom3d.io import volume_file
+
     for path in inputs:
-        if out.exists() and out.samefile(path):
+        if out.exists() and out.samefile(volume_file(path)):
             raise ConfigError(f"'{out}' would replace the input '{path}'; choose another --out_dir")
 
 

@@ -19,7 +19,7 @@ from biom3d.errors import DataError
 from biom3d.files import atomic_path
 from biom3d.io import Header, LazyVolume, open_volume
 from biom3d.io.axes import from_czyx
-from biom3d.io.ome_zarr import write_image
+from biom3d.io.ome_zarr import create_image
 
 VERSION = "0.5"
 MARK = "exported_by_biom3d"  # attribute of what we may replace
@@ -40,7 +40,7 @@ def write_with_labels(
     """
     if out.exists() and not _is_ours(out):
         raise DataError(f"'{out}' is there and was not made by export; move it away or choose another --out_dir")
-    with open_volume(image) as picture, open_volume(labels) as mask, atomic_path(out) as temporary:
+    with open_volume(image) as picture, open_volume(labels, "mask") as mask, atomic_path(out) as temporary:
         header = picture.header
         if mask.header.shape != (1, *header.shape[1:]):
             raise DataError(
@@ -76,11 +76,8 @@ def _label_header(image: Header, labels: Header) -> Header:
 
 def write_pyramid(path: Path, volume: LazyVolume, header: Header, shrink: Shrink) -> None:
     """Write a volume as an OME-Zarr image with levels, until no side in the plane is above `MAX_SIDE`."""
-    nothing = np.broadcast_to(np.zeros((), header.dtype), header.shape)  # takes no memory; filled below
-    write_image(path, nothing, header, VERSION)
+    level, axes = create_image(path, header, VERSION)
     group = zarr.open_group(path, mode="a", zarr_format=3)
-    level: Any = group["0"]
-    axes = "".join(str(name) for name in level.metadata.dimension_names).upper()
     for z0 in range(0, header.shape[1], SLAB):
         block = volume.read(z0, min(z0 + SLAB, header.shape[1]))
         level[_planes(axes, z0)] = from_czyx(block, axes)
@@ -132,14 +129,17 @@ def _describe_levels(group: zarr.Group, axes: str, count: int) -> None:
     """
     ome: Any = group.attrs["ome"]
     datasets = ome["multiscales"][0]["datasets"]
-    scale = datasets[0]["coordinateTransformations"][0]["scale"]
+    first = datasets[0]["coordinateTransformations"]
+    scale = first[0]["scale"]
+    shift = first[1]["translation"] if len(first) > 1 else [0.0] * len(axes)
     for number in range(1, count):
         factors = [2**number if letter in "YX" else 1 for letter in axes]
+        moved = [s * (f - 1) / 2 + t for s, f, t in zip(scale, factors, shift, strict=True)]
         datasets.append({
             "path": str(number),
             "coordinateTransformations": [
                 {"type": "scale", "scale": [s * f for s, f in zip(scale, factors, strict=True)]},
-                {"type": "translation", "translation": [s * (f - 1) / 2 for s, f in zip(scale, factors, strict=True)]},
+                {"type": "translation", "translation": moved},
             ],
         })  # fmt: skip
     group.attrs["ome"] = ome
@@ -169,7 +169,7 @@ def _describe_labels(path: Path) -> None:
         found |= set(np.unique(level[z0 : z0 + SLAB]).tolist())
     values = sorted(found - {0})
     content: dict[str, Any] = {"version": VERSION, "source": {"image": "../../"}}
-    if len(values) <= MAX_NAMED:
+    if 0 < len(values) <= MAX_NAMED:  # the specification allows no empty lists
         content["colors"] = [{"label-value": v, "rgba": _colour(i)} for i, v in enumerate(values)]
         content["properties"] = [{"label-value": v, "name": f"class {v}"} for v in values]
     ome: Any = group.attrs["ome"]

@@ -1,6 +1,7 @@
 """Which format a path has, and the public functions over all formats; errors are translated here, once."""
 
 import importlib
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,6 +13,7 @@ import numpy as np
 from biom3d.errors import Biom3dError, DataError, OutputError
 from biom3d.files import atomic_path
 from biom3d.io.axes import native_dtype
+from biom3d.io.choice import Pick, Role, split_key, with_key
 from biom3d.io.volume import Header, LazyVolume, Volume
 
 # Suffix -> module of this folder; a suffix that ends another comes after it.
@@ -29,6 +31,14 @@ _MODULES = {
     ".zarr": "ome_zarr",
 }
 SUFFIXES = tuple(_MODULES)
+_HOLDS_MANY = ("tiff", "hdf5", "ome_zarr")
+# Files that nobody takes for an image; any other that is passed over is told.
+_NO_IMAGES = (
+    *(".txt", ".md", ".rst", ".csv", ".tsv", ".xlsx", ".xls", ".ods", ".json", ".jsonl", ".yaml", ".yml", ".toml"),
+    *(".xml", ".html", ".pdf", ".log", ".db", ".ini", ".py", ".sh", ".ijm", ".roi", ".sha256", ".md5"),
+)
+_MANY_CHANNELS = 4  # that many colours and dyes are usual in one plane; more may be slices
+_SHOWN = 5  # names in a message
 _NAMES = {
     "tiff": "TIFF",
     "nifti": "NIfTI",
@@ -55,43 +65,48 @@ _MAGIC = {  # first bytes -> what such a file is, to say what a wrongly named fi
 class Format(Protocol):
     """What the module of a format offers."""
 
-    def open_volume(self, path: Path) -> LazyVolume:
-        """Open `path` lazily; may raise anything, which is translated here."""
+    def open_volume(self, path: Path, pick: Pick) -> LazyVolume:
+        """Open the array of `path` that is meant lazily; may raise anything, which is translated here."""
 
     def write_volume(self, path: Path, array: np.ndarray, header: Header) -> None:
         """Write an array (c, z, y, x) of `header.shape`, maybe a memory map, as `header.dtype`."""
 
 
-def open_volume(path: Path | str) -> LazyVolume:
+def open_volume(path: Path | str, role: Role = "image") -> LazyVolume:
     """Open a volume without reading its voxels; use as a context manager.
 
+    `path` may name an array in the file, `file.h5:/volumes/raw`; else `role` tells which one can be meant.
     `read(z0, z1)` returns the planes as a new array (c, z1 - z0, y, x).
 
     Raises:
-        DataError: the file is missing, unreadable, damaged, of an unknown format, or its axes are unknowable.
+        DataError: the file is missing, unreadable, damaged, of an unknown format, its axes are unknowable, or it
+            holds several arrays and none is clearly the one.
     """
     path = Path(path)
-    module = _format_of(path)
-    with _reading(path, module):
-        _check_is_there(path)
-        lazy = cast(Format, importlib.import_module(f"biom3d.io.{module}")).open_volume(path)
+    file, key = split_key(path)
+    module = _format_of(file)
+    if key is not None and module not in _HOLDS_MANY:
+        raise DataError(f"'{path}': a {_NAMES[module]} file holds one array; leave ':{key}' out")
+    with _reading(file, module):
+        _check_is_there(file)
+        lazy = cast(Format, importlib.import_module(f"biom3d.io.{module}")).open_volume(file, Pick(role, key))
 
     def read(z0: int, z1: int) -> np.ndarray:
-        with _reading(path, module):
+        with _reading(file, module):
             return lazy.read(z0, z1)
 
     return replace(lazy, read=read)
 
 
-def read_header(path: Path | str) -> Header:
-    """Return what is known of a volume without reading its voxels; errors as `open_volume`."""
-    with open_volume(path) as lazy:
+def read_header(path: Path | str, role: Role = "image") -> Header:
+    """Return what is known of a volume without reading its voxels; `role` and errors as `open_volume`."""
+    with open_volume(path, role) as lazy:
         return lazy.header
 
 
-def read_volume(path: Path | str) -> Volume:
-    """Read a whole volume (c, z, y, x) into memory; errors as `open_volume`."""
-    with open_volume(path) as lazy:
+def read_volume(path: Path | str, role: Role = "image") -> Volume:
+    """Read a whole volume (c, z, y, x) into memory; `role` and errors as `open_volume`."""
+    with open_volume(path, role) as lazy:
         return Volume(lazy.read(0, lazy.header.shape[1]), lazy.header)
 
 
@@ -101,7 +116,7 @@ def read_labels(path: Path | str) -> Volume:
     Raises:
         DataError: as `open_volume`; more than one channel; values that are not whole numbers.
     """
-    with open_volume(path) as lazy:
+    with open_volume(path, "mask") as lazy:
         require_one_channel(path, lazy.header)
         volume = Volume(lazy.read(0, lazy.header.shape[1]), lazy.header)
     if volume.header.dtype.kind != "f":
@@ -110,13 +125,29 @@ def read_labels(path: Path | str) -> Volume:
     return Volume(labels, replace(volume.header, dtype=labels.dtype))
 
 
+def may_hold_labels(path: Path | str) -> bool:
+    """Tell whether a file is of a format that holds an image and its labels."""
+    return _MODULES.get(_suffix(split_key(path)[0])) in ("hdf5", "ome_zarr")
+
+
 def require_one_channel(path: Path | str, header: Header) -> None:
     """Raise `DataError` unless a volume can be labels: one channel."""
     if header.shape[0] != 1:
+        advice = channels_advice(header) or "; save the labels as one grey-value image"
         raise DataError(
             f"'{path}': a label volume has one channel, this has {header.shape[0]} "
-            f"(shape {header.shape} as c, z, y, x); save the labels as one grey-value image"
+            f"(shape {header.shape} as c, z, y, x){advice}"
         )
+
+
+def channels_advice(header: Header) -> str:
+    """Return what to do where the planes of a volume seem to be stored as the channels of one plane, or nothing."""
+    if not header.is_2d or header.shape[0] <= _MANY_CHANNELS:
+        return ""
+    return (
+        "; if these are slices, set them as such (Fiji: Image > Properties, channels 1, "
+        f"slices {header.shape[0]}; tifffile: metadata={{'axes': 'ZYX'}})"
+    )
 
 
 def write_volume(path: Path | str, array: np.ndarray, header: Header) -> None:
@@ -155,37 +186,82 @@ def write_labels(path: Path | str, labels: np.ndarray, header: Header) -> None:
     _write(Path(path), labels[np.newaxis], label_header)
 
 
-def list_volumes(folder_or_file: Path | str) -> list[Path]:
+def list_volumes(folder_or_file: Path | str, key: str | None = None) -> list[Path]:
     """Return the volumes of a folder, sorted by name; of a single volume, a list of that one.
 
-    Hidden files, sub-folders that are not .zarr, and files of other kinds are passed over.
+    Hidden files, sub-folders that are not .zarr, and files of other kinds are passed over, see `passed_over`. `key`
+    names the array that is meant in each of them, unless the path itself does.
 
     Raises:
         DataError: no such path, nothing to read there, or two files with one `volume_name`.
     """
-    path = Path(folder_or_file)
+    path, own = split_key(folder_or_file)
     with _reading(path, None):
         if not path.exists():
             raise DataError(f"'{path}': no such file or folder; check the path")
         if not path.is_dir() or _is_zarr(path):
             _format_of(path)
-            return [path]
-        entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
-    volumes = [entry for entry in entries if _suffix(entry) and (_is_zarr(entry) or not entry.is_dir())]
+            return [Path(folder_or_file) if own else with_key(path, key)]
+        entries = _entries(path)
+    volumes = [entry for entry in entries if _is_volume(entry)]
     if not volumes:
         found = f"only {', '.join(repr(entry.name) for entry in entries[:5])}" if entries else "nothing"
         raise DataError(f"'{path}': no image found there, {found}; wanted files that end in {_known()}")
     _check_names(volumes)
-    return volumes
+    return [with_key(volume, key) for volume in volumes]
+
+
+def passed_over(folder: Path | str) -> str | None:
+    """Say in one line which images and folders `list_volumes` leaves out, or None where there are none.
+
+    What is plainly no image (text, tables, hidden files) is not worth a word.
+    """
+    path, key = split_key(folder)
+    if key is not None or not path.is_dir() or _is_zarr(path):
+        return None
+    left = [entry for entry in _entries(path) if not _is_volume(entry)]
+    folders = [entry for entry in left if entry.is_dir()]
+    files = [entry for entry in left if entry not in folders and entry.suffix.lower() not in _NO_IMAGES]
+    if not files and not folders:
+        return None
+    counts = [_count(files, "file"), _count(folders, "folder")]
+    names = ", ".join(f"'{entry.name}'" for entry in [*files, *folders][:_SHOWN])
+    more = f" and {len(files) + len(folders) - _SHOWN} more" if len(files) + len(folders) > _SHOWN else ""
+    return (
+        f"'{path}': {' and '.join(filter(None, counts))} passed over: {names}{more}; read are files of this folder "
+        f"that end in {_known()}"
+    )
 
 
 def volume_name(path: Path | str) -> str:
-    """Return the base name without the suffix of its format: `a.v1.tif` -> `a.v1`, `x.nii.gz` -> `x`."""
-    path = Path(path)
-    return path.name[: len(path.name) - len(_suffix(path))]
+    """Return the base name without the suffix of its format: `a.v1.tif` -> `a.v1`, `x.h5:raw` -> `x`.
+
+    Letters with marks are composed (Unicode NFC): a Mac stores them in two parts, and they look the same.
+    """
+    name = split_key(path)[0].name
+    return unicodedata.normalize("NFC", name[: len(name) - len(_suffix(Path(name)))])
+
+
+def volume_file(path: Path | str) -> Path:
+    """Return the file of a volume, without the name of an array in it."""
+    return split_key(path)[0]
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+
+
+def _is_volume(entry: Path) -> bool:
+    return bool(_suffix(entry)) and (_is_zarr(entry) or not entry.is_dir())
+
+
+def _count(entries: list[Path], word: str) -> str:
+    return f"{len(entries)} {word}{'s' if len(entries) > 1 else ''}" if entries else ""
 
 
 def _write(path: Path, array: np.ndarray, header: Header) -> None:
+    if split_key(path)[1] is not None:
+        raise DataError(f"'{path}': a new file gets one array; leave out what follows the file's name")
     module = _format_of(path)
     if 0 in array.shape:
         raise DataError(f"'{path}': no voxels to write, shape {array.shape} as c, z, y, x")

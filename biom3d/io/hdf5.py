@@ -17,24 +17,22 @@ from biom3d.io.axes import (
     slice_reader,
     stored_axes,
 )
-from biom3d.io.units import spacing_in_um
-from biom3d.io.volume import Header, LazyVolume, Spacing
+from biom3d.io.choice import Candidate, Pick, choose
+from biom3d.io.units import place_in_um, spacing_in_um
+from biom3d.io.volume import Header, LazyVolume, Remark, Spacing
 
-_USUAL_NAMES = ("raw", "volume", "label")
 _SLAB = 16  # planes in a chunk
 
 
-def open_volume(path: Path) -> LazyVolume:
-    """Open the volume of `path` lazily; `header.extra["dataset"]` says which data set that is.
-
-    Taken is the only data set, or `raw`, `volume` or `label`, or the largest; only 2D to 5D numbers count.
-    """
+def open_volume(path: Path, pick: Pick) -> LazyVolume:
+    """Open the data set of `path` that is meant, see `choice`; only numbers of 2 to 5 dimensions count."""
     file = h5py.File(path, "r")
     try:
-        dataset = _choose(file)
+        dataset, remarks = _choose(file, pick)
         axes = _axes(dataset)
         layout = plan_layout(dataset.shape, axes or guess_axes(dataset.shape))
         dtype = native_dtype(dataset.dtype)
+        name = dataset.name.lstrip("/")
         names = tuple(map(str, dataset.attrs.get("channel_names", ())))
         header = Header(
             layout.shape,
@@ -42,7 +40,10 @@ def open_volume(path: Path) -> LazyVolume:
             layout.axes,
             _spacing(dataset.attrs.get("element_size_um"), layout.roles),
             names if len(names) == layout.shape[0] else (),
-            extra={"dataset": dataset.name.lstrip("/")},
+            extra={"dataset": name},
+            origin_um=place_in_um(dataset.attrs.get("origin_um", (None,))),
+            array=name,
+            remarks=remarks,
         )
     except BaseException:
         file.close()
@@ -64,25 +65,24 @@ def write_volume(path: Path, array: np.ndarray, header: Header) -> None:
         dataset.attrs["axistags"] = json.dumps({"axes": tags})
         if header.spacing_um:
             dataset.attrs["element_size_um"] = header.spacing_um
+        if header.origin_um:
+            dataset.attrs["origin_um"] = header.origin_um
         if header.channel_names:
             dataset.attrs["channel_names"] = list(header.channel_names)
 
 
-def _choose(file: h5py.File) -> h5py.Dataset:
-    found: list[h5py.Dataset] = []
+def _choose(file: h5py.File, pick: Pick) -> tuple[h5py.Dataset, tuple[Remark, ...]]:
+    found: list[Candidate] = []
 
-    def collect(_: str, node: Any) -> None:
+    def collect(name: str, node: Any) -> None:
         if isinstance(node, h5py.Dataset) and 2 <= node.ndim <= 5 and node.dtype.kind in "biuf":
-            found.append(node)
+            found.append(Candidate(name, tuple(size for size in node.shape if size != 1), node.dtype))
 
     file.visititems(collect)
     if not found:
         raise DataError("holds no data set of 2 to 5 dimensions; wanted one called raw, volume or label")
-    if len(found) == 1:
-        return found[0]
-    by_name = {dataset.name.lstrip("/"): dataset for dataset in found}
-    usual = next((by_name[name] for name in _USUAL_NAMES if name in by_name), None)
-    return usual if usual is not None else max(found, key=lambda dataset: dataset.size)
+    chosen, remarks = choose(found, pick)
+    return file[chosen.key], remarks
 
 
 def _axes(dataset: h5py.Dataset) -> str | None:

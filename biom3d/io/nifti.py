@@ -18,14 +18,15 @@ from biom3d.io.axes import (
     slice_reader,
     stored_axes,
 )
+from biom3d.io.choice import Pick
 from biom3d.io.units import spacing_in_um, spacing_in_unit
-from biom3d.io.volume import Header, LazyVolume, Spacing
+from biom3d.io.volume import Header, LazyVolume, Remark, Spacing
 
 _UNIT_NAMES = {"µm": "micron", "mm": "mm", "m": "meter"}  # all that NIfTI knows
 _UNITS = {name: unit for unit, name in _UNIT_NAMES.items()}
 
 
-def open_volume(path: Path) -> LazyVolume:
+def open_volume(path: Path, pick: Pick) -> LazyVolume:
     """Open `path` lazily. The fourth axis is taken as channels, as most segmentation data sets mean it."""
     # Opened here, so that slabs of a .nii.gz go on from where the last one ended, and its checksum is read.
     file = gzip.open(path) if path.name.lower().endswith(".gz") else None  # noqa: SIM115
@@ -38,7 +39,8 @@ def open_volume(path: Path) -> LazyVolume:
         if file:
             file.close()
         raise
-    header = Header(layout.shape, source.dtype, layout.axes, spacing, unit=unit, extra=_orientation(image))
+    extra, remarks = _orientation(image, spacing, unit)
+    header = Header(layout.shape, source.dtype, layout.axes, spacing, unit=unit, extra=extra, remarks=remarks)
     read = slice_reader(source, layout, source.dtype)
     return LazyVolume(header, _checked(read, file, layout.shape[1]), file.close if file else lambda: None)
 
@@ -49,11 +51,16 @@ def write_volume(path: Path, array: np.ndarray, header: Header) -> None:
     axes = plain_order(stored_axes(header.axes, header.shape)).replace("CY", "CZY")  # z always comes before c
     stored = np.asarray(from_czyx(array, axes).transpose(), dtype)
     unit = header.unit if header.unit in _UNIT_NAMES else "mm"
-    affine = _affine(header, unit)
+    is_of_file = "nifti" in header.extra and _has_spacing_of_file(header, unit)
+    affine = np.array(header.extra["affine"], float) if is_of_file else _affine(header, unit)
     image = nibabel.Nifti1Image(stored, affine, dtype=dtype)  # 64-bit integers ask for an explicit type
     image.header.set_xyzt_units(_UNIT_NAMES[unit] if header.spacing_um else "unknown")
-    image.set_sform(affine, int(header.extra.get("sform_code", 1)))
-    image.set_qform(affine, int(header.extra.get("qform_code", 1)))
+    image.set_sform(affine, 1)
+    image.set_qform(affine, 1)
+    if is_of_file:
+        # Both transforms as the image has them, and the voxel size beside them: readers differ in which they take.
+        for name, value in header.extra["nifti"].items():
+            image.header[name] = value
     nibabel.save(image, path)
 
 
@@ -116,12 +123,41 @@ def _spacing(header: Any) -> tuple[str, Spacing | None]:
     return unit, spacing_in_um(z, zooms[1], zooms[0], unit)
 
 
-def _orientation(image: Any) -> dict[str, Any]:
-    return {
+_FIELDS = (
+    *("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
+    *("srow_x", "srow_y", "srow_z"),
+)
+
+
+def _orientation(image: Any, spacing_um: Spacing | None, unit: str) -> tuple[dict[str, Any], tuple[Remark, ...]]:
+    """Return where the image lies, the fields of its header that say so, and a remark where they contradict."""
+    fields = {name: np.asarray(image.header[name]).tolist() for name in _FIELDS}
+    extra = {
         "affine": image.affine.tolist(),
         "sform_code": int(image.header["sform_code"]),
         "qform_code": int(image.header["qform_code"]),
+        "nifti": {**fields, "pixdim": np.asarray(image.header["pixdim"]).tolist()},
+        "file_spacing_um": spacing_um,
     }
+    x, y, z = np.linalg.norm(image.affine[:3, :3], axis=0)
+    if not spacing_um or np.allclose((z, y, x), spacing_in_unit(spacing_um, unit), rtol=1e-3):
+        return extra, ()
+    sizes = " and ".join(
+        " x ".join(f"{size:.4g}" for size in sizes) for sizes in (spacing_in_unit(spacing_um, unit), (z, y, x))
+    )
+    text = (
+        f"header (pixdim) and affine give two voxel sizes, {sizes} {unit} (z, y, x); the first is used; results keep "
+        "both; if it is wrong give --spacing Z Y X in µm"
+    )
+    return extra, (Remark("warning", text),)
+
+
+def _has_spacing_of_file(header: Header, unit: str) -> bool:
+    """Tell whether the voxel size is still that of the file, and the transforms therefore too."""
+    own = header.extra.get("file_spacing_um")
+    if own is None or header.spacing_um is None:
+        return own is None and header.spacing_um is None and unit == "mm"
+    return unit == header.unit and bool(np.allclose(own, header.spacing_um, rtol=1e-6))
 
 
 def _affine(header: Header, unit: str) -> np.ndarray:

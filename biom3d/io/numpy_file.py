@@ -15,10 +15,11 @@ from biom3d.io.axes import (
     slice_reader,
     stored_axes,
 )
+from biom3d.io.choice import Pick
 from biom3d.io.volume import Header, LazyVolume
 
 
-def open_volume(path: Path) -> LazyVolume:
+def open_volume(path: Path, pick: Pick) -> LazyVolume:
     """Open `path` lazily; a pickle is refused, never run."""
     source = np.load(path, mmap_mode="r", allow_pickle=False)
     if not isinstance(source, np.ndarray):

@@ -2,11 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 Spacing = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Remark:
+    """What a reader left out or assumed, without the name of the file: a note is only said, a warning may matter."""
+
+    kind: Literal["warning", "note"]
+    text: str
 
 
 @dataclass(frozen=True)
@@ -21,6 +29,9 @@ class Header:
         channel_names: one name a channel, or empty.
         unit: unit in which the file stores its spacing ("µm", "mm", ...); written back the same way.
         extra: what one format needs to write a file like this one (the affine of NIfTI, ...).
+        origin_um: where the centre of the first voxel lies (z, y, x) in µm, or None where the file does not say.
+        array: which array of the file this is, where one file may hold several.
+        remarks: what was left out or assumed when the file was read.
     """
 
     shape: tuple[int, int, int, int]
@@ -30,6 +41,9 @@ class Header:
     channel_names: tuple[str, ...] = ()
     unit: str = "µm"
     extra: dict[str, Any] = field(default_factory=dict)
+    origin_um: Spacing | None = None
+    array: str = ""
+    remarks: tuple[Remark, ...] = ()
 
     @property
     def is_2d(self) -> bool:

@@ -20,15 +20,21 @@ def test_the_only_data_set_is_read(tmp_path, make, name):
     assert read_header(tmp_path / "a.h5").extra["dataset"] == name
 
 
-@pytest.mark.parametrize("name", ["raw", "volume", "label"])
+@pytest.mark.parametrize("name", ["raw", "volume"])
 def test_a_usual_name_is_preferred(tmp_path, make, name):
     save(tmp_path / "a.h5", other=make(9, 12, 14), **{name: make(5, 12, 14)})
     assert read_header(tmp_path / "a.h5").extra["dataset"] == name
 
 
-def test_else_the_largest_is_read(tmp_path, make):
+def test_one_that_is_far_larger_than_the_others_is_read(tmp_path, make):
+    save(tmp_path / "a.h5", a=make(4, 3, 7), b=make(5, 12, 14), table=make(9000))
+    assert read_header(tmp_path / "a.h5").array == "b"
+
+
+def test_two_that_may_be_meant_are_refused_with_the_list(tmp_path, make):
     save(tmp_path / "a.h5", a=make(4, 12, 14), b=make(5, 12, 14), table=make(9000))
-    assert read_header(tmp_path / "a.h5").extra["dataset"] == "b"
+    with pytest.raises(DataError, match=r"a.h5.*does not say which.*'a' \(4 x 12 x 14, uint16\), 'b'.*--img_key"):
+        read_header(tmp_path / "a.h5")
 
 
 def test_a_file_without_volume_is_refused(tmp_path, make):
