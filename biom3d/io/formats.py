@@ -219,7 +219,10 @@ def passed_over(folder: Path | str) -> str | None:
     path, key = split_key(folder)
     if key is not None or not path.is_dir() or _is_zarr(path):
         return None
-    left = [entry for entry in _entries(path) if not _is_volume(entry)]
+    try:
+        left = [entry for entry in _entries(path) if not _is_volume(entry)]
+    except OSError:  # `list_volumes` says so
+        return None
     folders = [entry for entry in left if entry.is_dir()]
     files = [entry for entry in left if entry not in folders and entry.suffix.lower() not in _NO_IMAGES]
     if not files and not folders:
