@@ -39,6 +39,20 @@ def test_a_mistake_in_the_table_is_told(problems_of, rows, problem):
     assert [line[: len(problem)] for line in problems_of(rows=rows)][:1] == [problem]
 
 
+def test_a_path_of_windows_is_told(problems_of):
+    (problem,) = problems_of(rows=[f"{A}\tm", "C\tC:\\Users\\eva\t\t\tm"])
+    assert "not found; a path of Windows; in WSL it is '/mnt/c/Users/eva'" in problem
+
+
+def test_images_in_formats_that_are_not_read_are_told(request_of, folder):
+    (folder / "data/b/images/x.czi").touch()
+    (folder / "data/c").mkdir()
+    (folder / "data/c/y.nd2").touch()
+    problems = [str(p) for p in request_of(rows=[f"{A}\tm", f"{B}\t\tm", "C\tdata/c\t\t\tm"]).problems]
+    assert any("3: warning: images: passed over: 'x.czi': .czi is not read; convert it" in text for text in problems)
+    assert any("4: warning: images: no image that can be read: 'y.nd2': .nd2 is not read" in text for text in problems)
+
+
 def test_scores_on_what_was_learned_from_are_warned_of(request_of):
     problems = request_of(rows=[f"{A}\tm\tm"]).problems
     assert [(str(p), p.is_warning) for p in problems] == [

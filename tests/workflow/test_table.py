@@ -1,3 +1,4 @@
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,80 @@ def test_a_mistake_is_told_with_its_line(read, text, problem):
 
 def test_text_that_is_not_utf8_is_told(read):
     assert "not UTF-8 text; save it as UTF-8" in read(HEADER + "d1\tdaten_ü\n", "latin-1")[1][0]
+
+
+def test_excels_unicode_text_is_read(read):
+    assert read(HEADER + "d1\tdaten_ü\n", "utf-16")[0] == [Dataset("d1", "daten_ü", line=2)]
+
+
+def test_capitals_and_blanks_in_the_header_are_accepted(read):
+    rows, problems = read("Dataset\tIMAGES\tSpacing um\nd1\tim\t2,1,1\n")
+    assert (rows, problems) == ([Dataset("d1", "im", spacing_um=(2, 1, 1), line=2)], [])
+
+
+def test_other_columns_are_notes(read):
+    rows, problems = read("dataset\timages\tdate\tOperator\nd1\tim\t3 May\t\nd2\tim\t\tEva\n")
+    assert problems == []
+    assert [row.notes for row in rows] == [(("date", "3 May"),), (("Operator", "Eva"),)]
+
+
+def test_a_home_folder_is_found(read, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/eva")
+    rows, _ = read("dataset\timages\tlocation\nd1\t~/im\t\nd2\t~/im\tserver\n")
+    assert [row.images for row in rows] == ["/home/eva/im", "~/im"]
+
+
+def sheet(*rows):
+    """Return the XML of a sheet; a cell is its attributes and its content."""
+    lines = ((number, "".join(f"<c {of}>{content}</c>" for of, content in cells)) for number, cells in rows)
+    text = "".join(f'<row r="{number}">{cells}</row>' for number, cells in lines)
+    return f'<?xml version="1.0"?><worksheet {MAIN}><sheetData>{text}</sheetData></worksheet>'
+
+
+MAIN = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
+OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+TEXTS = "<si><t>Images</t></si><si><r><t>my </t></r><r><t>im</t></r><rPh><t>spoken</t></rPh></si>"
+SHEETS = '<sheets><sheet name="A" r:id="r7"/><sheet name="B" r:id="r1"/></sheets>'
+LINKS = '<Relationship Id="r1" Target="worksheets/sheet1.xml"/><Relationship Id="r7" Target="worksheets/s2.xml"/>'
+
+
+@pytest.fixture
+def workbook(tmp_path):
+    """Write a workbook as Excel does: its first sheet is not in sheet1.xml, empty cells and rows are left out."""
+
+    def write(xml):
+        with zipfile.ZipFile(tmp_path / "table.xlsx", "w") as archive:
+            archive.writestr("xl/workbook.xml", f'<workbook {MAIN} xmlns:r="{OFFICE}">{SHEETS}</workbook>')
+            archive.writestr("xl/_rels/workbook.xml.rels", f"<Relationships>{LINKS}</Relationships>")
+            archive.writestr("xl/sharedStrings.xml", f"<sst {MAIN}>{TEXTS}</sst>")
+            archive.writestr("xl/worksheets/sheet1.xml", sheet())
+            archive.writestr("xl/worksheets/s2.xml", xml)
+        return str(tmp_path / "table.xlsx")
+
+    return write
+
+
+def inline(place, text):
+    return f'r="{place}" t="inlineStr"', f"<is><t>{text}</t></is>"
+
+
+def test_the_first_sheet_of_a_workbook_is_read(workbook):
+    head = [inline("A1", "dataset"), ('r="B1" t="s"', "<v>0</v>"), inline("D1", "predict"), inline("AA1", "run")]
+    row = [inline("A4", "d1"), ('r="B4" t="s"', "<v>1</v>"), inline("D4", "m"), ('r="AA4"', "<v>12</v>")]
+    rows, problems = read_table(workbook(sheet((1, head), (3, [inline("A3", "# off")]), (4, row))))
+    assert problems == []
+    assert rows == [Dataset("d1", "my im", predict=("m",), line=4, notes=(("run", "12"),))]
+
+
+@pytest.mark.parametrize("xml", ["<worksheet", "<!DOCTYPE x><worksheet/>"])
+def test_a_damaged_workbook_is_told(workbook, xml):
+    assert "save it as tab-delimited text" in str(read_table(workbook(xml))[1][0])
+
+
+def test_a_zip_of_something_else_is_told(tmp_path):
+    with zipfile.ZipFile(tmp_path / "t.xlsx", "w") as archive:
+        archive.writestr("a.txt", "a")
+    assert "no Excel workbook" in str(read_table(str(tmp_path / "t.xlsx"))[1][0])
 
 
 def test_a_folder_in_place_of_a_table_is_told(tmp_path: Path):

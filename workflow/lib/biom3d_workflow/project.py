@@ -3,11 +3,13 @@
 import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from biom3d_workflow import schema, server, volumes
+from biom3d_workflow.hints import foreign_hint, windows_hint
 from biom3d_workflow.problems import Problem, suggestion
 from biom3d_workflow.settings import Locator, check_config, read_source
 from biom3d_workflow.table import UNFIT, UNFIT_TEXT, Dataset, read_table
@@ -182,6 +184,7 @@ def load_project(
         problems += _refuse_server(project, table, locator)
     if look_at_files:
         problems += _check_starts(project, locator)
+        problems += _check_passed_over(rows, table)
         return _set_aside(project, rows, table, problems)
     return replace(project, problems=tuple(problems))
 
@@ -336,6 +339,14 @@ def _refuse_server(project: Project, table: str, locator: Locator) -> Iterator[P
             yield locator.problem(("models", name, "location"), f"model '{name}' {server.PROFILE}")
 
 
+def _check_passed_over(rows: Sequence[Dataset], table: str) -> Iterator[Problem]:
+    """Images in formats that are not read, beside others that are: nobody should miss them in the results."""
+    for row in rows:
+        with suppress(OSError):  # told by _check_images
+            if not row.is_on_server and volumes.list_volumes(row.images) and (hint := foreign_hint(row.images)):
+                yield Problem(table, row.line, f"images: passed over: {hint}", is_warning=True)
+
+
 def _check_starts(project: Project, locator: Locator) -> Iterator[Problem]:
     """Plans and models that trainings start from must be there, or come to be in this run."""
     runs = {run for model in project.models.values() for run in model.runs}
@@ -365,8 +376,11 @@ def _absence(path: str, column: str) -> str:
         if path.startswith(DEMO + "/"):
             return f"'{path}' not found; `make demo` fetches the demo data (python -m biom3d.demo {DEMO})"
         rest = ", or leave it empty" if column == "masks" else ""
-        return f"folder '{path}' not found; give a folder or file{rest}"
+        windows = windows_hint(path)
+        return f"folder '{path}' not found; {windows or f'give a folder or file{rest}'}"
     empty = not volumes.list_volumes(path)
+    if empty and (foreign := foreign_hint(path)):
+        return f"no image that can be read: {foreign}"
     return f"no image in '{path}'; wanted files that end in {', '.join(volumes.SUFFIXES)}" if empty else ""
 
 

@@ -1,6 +1,8 @@
 """The table of data sets: text -> rows, and what is wrong with them."""
 
+import codecs
 import csv
+import difflib
 import io
 import math
 import os
@@ -8,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from biom3d_workflow import schema, server
+from biom3d_workflow import schema, server, xlsx
 from biom3d_workflow.problems import Problem, suggestion
 
 UNFIT = "{}<>\n\r"  # signs that mean something to Snakemake, or end a line of its messages
@@ -28,6 +30,7 @@ class Dataset:
     spacing_um: Spacing | None = None
     line: int = 0
     location: str = server.HERE
+    notes: tuple[tuple[str, str], ...] = ()  # columns of the user's own; nothing is computed from them
 
     @property
     def is_on_server(self) -> bool:
@@ -38,15 +41,13 @@ class Dataset:
 def read_table(file: str) -> tuple[list[Dataset], list[Problem]]:
     """Read the table; rows that cannot be understood are left out and told in the problems."""
     try:
-        # Spreadsheets write a byte order mark, and quotes around cells that hold a comma.
-        text = Path(file).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text; save it as UTF-8"
-        return [], [Problem(file, 0, f"cannot be read: {reason}")]
-    rows = list(_rows(text))
+        rows = [(line, cells) for line, cells in _rows(Path(file)) if any(cells) and not cells[0].startswith("#")]
+    except (OSError, UnicodeDecodeError, xlsx.WorkbookError) as error:
+        return [], [Problem(file, 0, f"cannot be read: {_reason(error)}")]
     if not rows:
         return [], [Problem(file, 0, "no header; the first line names the columns: " + ", ".join(_columns()))]
-    (header_line, header), *rest = rows
+    (header_line, first), *rest = rows
+    header = [_known_column(cell) for cell in first]
     problems = list(_check_header(file, header_line, header))
     datasets = []
     for line, cells in [] if problems else rest:
@@ -61,15 +62,37 @@ def _columns() -> list[str]:
     return list(schema.load("datasets")["properties"])
 
 
-def _rows(text: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield line number and cells of every line that is neither empty nor a comment."""
-    reader = csv.reader(io.StringIO(text), delimiter="\t")
+def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield line number and cells of every line of a text, or of the first sheet of an Excel workbook."""
+    content = file.read_bytes()
+    if content.startswith(xlsx.SIGN):
+        yield from ((line, [cell.strip() for cell in cells]) for line, cells in xlsx.read_rows(file))
+        return
+    reader = csv.reader(io.StringIO(_decode(content)), delimiter="\t")
     line = 1
     for cells in reader:
-        stripped = [cell.strip() for cell in cells]
-        if any(stripped) and not stripped[0].startswith("#"):
-            yield line, stripped
+        yield line, [cell.strip() for cell in cells]
         line = reader.line_num + 1
+
+
+def _decode(content: bytes) -> str:
+    """Return the text; Excel's "Unicode text" is UTF-16, and spreadsheets put a byte order mark before UTF-8 too."""
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if is_utf16 else "utf-8-sig")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return str(error.strerror)
+    if isinstance(error, UnicodeDecodeError):
+        return "not UTF-8 text; save it as UTF-8, or as an Excel workbook (.xlsx)"
+    return f"{error}; save it as tab-delimited text"
+
+
+def _known_column(cell: str) -> str:
+    """Return the column of ours that a cell of the header names, whatever its case; else the cell."""
+    name = cell.lower().replace(" ", "_")
+    return name if name in _columns() else cell
 
 
 def _check_header(file: str, line: int, header: list[str]) -> Iterator[Problem]:
@@ -77,15 +100,22 @@ def _check_header(file: str, line: int, header: list[str]) -> Iterator[Problem]:
         text = f"one column found ('{header[0]}'); separate columns by tabs: {', '.join(_columns())}"
         yield Problem(file, line, text)
         return
-    unknown = [column for column in dict.fromkeys(header) if column not in _columns()]
+    unknown = [column for column in dict.fromkeys(header) if column and _is_misspelt(column, header)]
     for column in unknown:
-        yield Problem(file, line, f"unknown column '{column}'; {suggestion(column, _columns())}")
+        text = f"unknown column '{column}'; {suggestion(column, _columns())}; a note of yours may have any other name"
+        yield Problem(file, line, text)
     for column in dict.fromkeys(header):
-        if header.count(column) > 1:
+        if column and header.count(column) > 1:
             yield Problem(file, line, f"column '{column}' is there twice; keep one")
     for column in schema.load("datasets")["required"]:
         if column not in header and not unknown:  # else it is probably misspelt
             yield Problem(file, line, f"column '{column}' is missing; wanted: {', '.join(_columns())}")
+
+
+def _is_misspelt(column: str, header: list[str]) -> bool:
+    """Say whether a column that is not ours may be meant as one of ours that is not there; else it is a note."""
+    missing = [name for name in _columns() if name not in header]
+    return column not in _columns() and bool(difflib.get_close_matches(column.lower(), missing, n=1))
 
 
 def _read_row(file: str, line: int, header: list[str], cells: list[str]) -> tuple[Dataset | None, list[Problem]]:
@@ -94,7 +124,8 @@ def _read_row(file: str, line: int, header: list[str], cells: list[str]) -> tupl
     if len(cells) > len(header):
         text = f"{len(cells)} cells but {len(header)} columns; separate cells by exactly one tab"
         return None, [Problem(file, line, text)]
-    row = dict.fromkeys(_columns(), "") | dict(zip(header, cells, strict=False))
+    named = list(zip(header, cells, strict=False))
+    row = dict.fromkeys(_columns(), "") | {column: cell for column, cell in named if column in _columns()}
     texts = [f"{place[0]}: {text}" for place, text in schema.errors(row, "datasets")]
     if row["dataset"].lower().endswith(".partial"):
         texts.append("dataset: names that end in .partial are kept for unfinished work; choose another")
@@ -111,9 +142,17 @@ def _read_row(file: str, line: int, header: list[str], cells: list[str]) -> tupl
     if texts:
         return None, [Problem(file, line, text) for text in texts]
     train, predict = names(row["train"]), names(row["predict"])
-    images, masks = (os.path.normpath(row[column]) if row[column] else "" for column in ("images", "masks"))
     location = row["location"] or server.HERE
-    return Dataset(row["dataset"], images, masks, train, predict, spacing, line, location), []
+    images, masks = (_path(row[column], location) for column in ("images", "masks"))
+    notes = tuple((column, cell) for column, cell in named if column not in _columns() and cell)
+    return Dataset(row["dataset"], images, masks, train, predict, spacing, line, location, notes), []
+
+
+def _path(cell: str, location: str) -> str:
+    """Return a path in its shortest form; ~ is the home folder of who runs the workflow, and nobody's on a server."""
+    # not that of Path, which fails where nobody has a home
+    here = os.path.expanduser(cell) if location == server.HERE else cell  # noqa: PTH111
+    return os.path.normpath(here) if cell else ""
 
 
 def names(cell: str) -> tuple[str, ...]:
