@@ -183,7 +183,7 @@ THEN_ROWS = [
 
 def test_a_project_of_2026_11_is_finished_under_the_rules_of_today(former, rerun):
     assert rerun(THEN, THEN_ROWS) == []
-    assert {records.identity(records.read(name))[:10] for name in records.names()} == {"'made of: "}
+    assert {records.identity(records.read(name))[:9] for name in records.names()} == {"made of: "}
 
 
 def test_what_is_changed_together_with_the_version_runs_again(former, rerun):
@@ -195,6 +195,15 @@ def test_what_is_changed_together_with_the_version_runs_again(former, rerun):
 def test_an_option_of_a_training_changed_together_with_the_version_trains_again(former, rerun):
     ran = rerun(THEN.replace("ome-zarr]", "ome-zarr], num_epochs: 3"), THEN_ROWS)
     assert names(ran) == sorted(["preprocess", "train", "train", "pred", "eval", *["export"] * 2, *["report"] * 3])
+
+
+def test_a_share_that_is_not_mounted_makes_nothing_old(rerun, project, stand_in):
+    Path("data/a").rename("data/gone")  # what both models learned from
+    result = run_snakemake("--cores", "2", PYTHONPATH=str(stand_in))
+    assert result.returncode == 1
+    assert not Path("calls.txt").exists()
+    Path("data/gone").rename("data/a")
+    assert rerun() == []
 
 
 def test_other_words_and_inputs_of_a_rule_rerun_nothing(project, stand_in, tmp_path):

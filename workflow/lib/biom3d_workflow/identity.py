@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from biom3d_workflow import commands
+from biom3d_workflow import commands, records
 from biom3d_workflow.project import Model, Project, skips_bad
 from biom3d_workflow.table import Dataset
 
@@ -165,7 +165,13 @@ class Identities:
         found = self.project.models[model]
         if found.is_on_server:
             return f"{model} on the server, {len(found.folds)} folds"
-        return _digest([_text(self._training(model))])
+        known = self._of_its_note(found) if model in self.project.stuck else None
+        return _digest([known or _text(self._training(model))])
+
+    def _of_its_note(self, model: Model) -> str | None:
+        """Return what a model that is there was made of: its data cannot be looked at now, and it is used as it is."""
+        text = records.identity(records.read(model.runs[0]))
+        return text and text.removeprefix(MARK).rpartition("; fold ")[0]
 
     def _short(self, rule: str, *subject: str) -> str:
         return _digest([self.of(rule, *subject)])

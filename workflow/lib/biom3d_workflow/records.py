@@ -3,6 +3,7 @@
 They lie in files that are named after the output (`FilePersistence` of Snakemake; a test compares).
 """
 
+import ast
 import json
 import os
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -71,4 +72,7 @@ def mark_complete(output: str) -> None:
 def identity(record: Record | None) -> str | None:
     """Return what an output was made of, see `identity`; None if the note does not say it."""
     params = (record or {}).get("params")
-    return params[0] if isinstance(params, list) and len(params) == 1 else None
+    try:
+        return str(ast.literal_eval(params[0])) if isinstance(params, list) and len(params) == 1 else None
+    except (ValueError, SyntaxError):
+        return None
