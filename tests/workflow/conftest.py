@@ -1,6 +1,7 @@
 """A small project folder: two data sets of empty files, a configuration and a table to write, and Snakemake to run."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -94,7 +95,11 @@ def in_this_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 STAND_IN = '''"""A step that honours the contract and writes next to nothing, in place of the engine."""
-import pathlib, sys
+import os, pathlib, sys, time
+if os.environ.get("HOLD") == pathlib.Path(sys.argv[0]).stem:  # a step that works until it is let go
+    pathlib.Path("held").touch()
+    while not pathlib.Path("go").exists():
+        time.sleep(0.05)
 flags = {}
 for word in sys.argv[1:]:
     if word.startswith("--"):
@@ -136,3 +141,53 @@ def snakemake(*args: str) -> list[str]:
 
 def run_snakemake(*args: str, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(snakemake(*args), capture_output=True, text=True, env={**os.environ, **environ}, check=False)
+
+
+TWO_MODELS = "defaults: {folds: 2}\nmodels:\n  m:\n  n:\n"
+ROWS_OF_TWO = [
+    "A\tdata/a/images\tdata/a/masks\tm,n",
+    "B\tdata/b/images\tdata/b/masks\t\tm,n",
+    "C\tdata/c/images\t\t\tm",
+]
+
+
+def make_two_models(folder: Path) -> None:
+    os.chdir(folder)
+    for kind in ("a/images", "a/masks", "b/images", "b/masks", "c/images"):
+        Path("data", kind).mkdir(parents=True)
+        for name in "123":
+            Path("data", kind, f"{name}.tif").write_text(f"{kind} {name}")
+    write_request(TWO_MODELS, ROWS_OF_TWO)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, stand_in):
+    """A project folder in which everything has run; not to be changed."""
+    folder, before = tmp_path_factory.mktemp("finished"), Path.cwd()
+    make_two_models(folder)
+    result = run_snakemake("--cores", "2", PYTHONPATH=str(stand_in))
+    os.chdir(before)
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+@pytest.fixture
+def project(finished, tmp_path, monkeypatch):
+    """A copy of the finished project to work in."""
+    shutil.copytree(finished, tmp_path / "p")
+    monkeypatch.chdir(tmp_path / "p")
+    Path("calls.txt").unlink()
+    return tmp_path / "p"
+
+
+@pytest.fixture
+def rerun(project, stand_in):
+    """Run again with other configuration; returns the steps that ran, with their options."""
+
+    def rerun(config: str = TWO_MODELS, rows: list[str] = ROWS_OF_TWO, *args: str) -> list[str]:
+        write_request(config, rows)
+        result = run_snakemake("--cores", "2", *args, PYTHONPATH=str(stand_in))
+        assert result.returncode == 0, result.stderr
+        return Path("calls.txt").read_text().splitlines() if Path("calls.txt").exists() else []
+
+    return rerun

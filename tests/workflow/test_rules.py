@@ -11,7 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.workflow.conftest import ROOT, SNAKEFILE, run_snakemake, write_request
+from tests.workflow.conftest import (
+    ROOT,
+    ROWS_OF_TWO,
+    SNAKEFILE,
+    TWO_MODELS,
+    make_two_models,
+    run_snakemake,
+    write_request,
+)
 
 # conftest puts the workflow's library on the path
 from biom3d_workflow import records  # isort: skip
@@ -23,54 +31,6 @@ RULES = [
     for block in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]
     if "shell:" in block
 ]
-CONFIG = "defaults: {folds: 2}\nmodels:\n  m:\n  n:\n"
-ROWS = [
-    "A\tdata/a/images\tdata/a/masks\tm,n",
-    "B\tdata/b/images\tdata/b/masks\t\tm,n",
-    "C\tdata/c/images\t\t\tm",
-]
-
-
-def make_project(folder: Path) -> None:
-    os.chdir(folder)
-    for kind in ("a/images", "a/masks", "b/images", "b/masks", "c/images"):
-        Path("data", kind).mkdir(parents=True)
-        for name in "123":
-            Path("data", kind, f"{name}.tif").write_text(f"{kind} {name}")
-    write_request(CONFIG, ROWS)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, stand_in):
-    """A project folder in which everything has run; not to be changed."""
-    folder, before = tmp_path_factory.mktemp("finished"), Path.cwd()
-    make_project(folder)
-    result = run_snakemake("--cores", "2", PYTHONPATH=str(stand_in))
-    os.chdir(before)
-    assert result.returncode == 0, result.stderr
-    return folder
-
-
-@pytest.fixture
-def project(finished, tmp_path, monkeypatch):
-    """A copy of the finished project to work in."""
-    shutil.copytree(finished, tmp_path / "p")
-    monkeypatch.chdir(tmp_path / "p")
-    Path("calls.txt").unlink()
-    return tmp_path / "p"
-
-
-@pytest.fixture
-def rerun(project, stand_in):
-    """Run again with other configuration; returns the steps that ran, with their options."""
-
-    def rerun(config: str = CONFIG, rows: list[str] = ROWS, *args: str) -> list[str]:
-        write_request(config, rows)
-        result = run_snakemake("--cores", "2", *args, PYTHONPATH=str(stand_in))
-        assert result.returncode == 0, result.stderr
-        return Path("calls.txt").read_text().splitlines() if Path("calls.txt").exists() else []
-
-    return rerun
 
 
 def names(lines: list[str]) -> list[str]:
@@ -133,21 +93,21 @@ def test_a_second_run_does_nothing(rerun):
 
 
 def test_a_plan_option_reruns_its_model_from_the_preprocessing(rerun):
-    ran = rerun(CONFIG.replace("n:\n", "n: {num_epochs: 7}\n"))
+    ran = rerun(TWO_MODELS.replace("n:\n", "n: {num_epochs: 7}\n"))
     assert names(ran) == sorted(["preprocess", "train", "train", "pred", "eval", *["export"] * 2, *["report"] * 3])
 
 
 def test_a_prediction_option_reruns_the_predictions_of_its_model(rerun):
-    ran = rerun(CONFIG.replace("n:\n", "n: {tta: true}\n"))
+    ran = rerun(TWO_MODELS.replace("n:\n", "n: {tta: true}\n"))
     assert names(ran) == ["eval", "export", "pred", "report", "report"]
 
 
 def test_an_export_option_reruns_the_export_only(rerun):
-    assert names(rerun(CONFIG.replace("n:\n", "n: {formats: [ome-zarr]}\n"))) == ["export"]
+    assert names(rerun(TWO_MODELS.replace("n:\n", "n: {formats: [ome-zarr]}\n"))) == ["export"]
 
 
 def test_another_image_is_no_reason_where_no_container_runs(rerun):
-    assert rerun(CONFIG, ROWS, "--config", "image=other") == []
+    assert rerun(TWO_MODELS, ROWS_OF_TWO, "--config", "image=other") == []
 
 
 def test_the_identity_is_the_only_parameter_that_snakemake_compares(finished):
@@ -249,7 +209,7 @@ def test_deleting_the_results_does_not_train_again(rerun):
 
 
 def test_another_data_set_leaves_the_others_alone(rerun):
-    ran = rerun(CONFIG, [*ROWS, "D\tdata/a/images\t\t\tn"])
+    ran = rerun(TWO_MODELS, [*ROWS_OF_TWO, "D\tdata/a/images\t\t\tn"])
     assert names(ran) == ["check", "export", "pred", "report"]
 
 
@@ -278,7 +238,7 @@ def test_a_bad_data_set_fails_alone_and_the_table_says_so(project, stand_in):
 
 
 def test_what_failed_when_it_was_run_again_is_not_taken_for_done(project, stand_in):
-    write_request(CONFIG.replace("m:", "m: {tta: true}"), ROWS)
+    write_request(TWO_MODELS.replace("m:", "m: {tta: true}"), ROWS_OF_TWO)
     Path("logs/m/fold_0/BROKEN").touch()
     assert run_snakemake("--cores", "2", "--keep-going", PYTHONPATH=str(stand_in)).returncode == 1
     Path("logs/m/fold_0/BROKEN").unlink()
@@ -289,14 +249,14 @@ def test_what_failed_when_it_was_run_again_is_not_taken_for_done(project, stand_
 
 def test_the_summary_is_made_of_what_passed(project, stand_in):
     Path("data/b/images/BROKEN.tif").touch()
-    write_request(CONFIG, [*ROWS, "D\tdata/a/images\tdata/a/masks\t\tm"])
+    write_request(TWO_MODELS, [*ROWS_OF_TWO, "D\tdata/a/images\tdata/a/masks\t\tm"])
     run_snakemake("--cores", "2", "--keep-going", PYTHONPATH=str(stand_in))
     calls = Path("calls.txt").read_text().splitlines()
     assert "report summary --metrics results/m/D/metrics.json --out results/summary.csv" in calls
 
 
 def test_a_wrong_configuration_gives_one_message_without_a_traceback(project):
-    write_request(CONFIG + "  o: {fold: 1}\n", [*ROWS, "D\tnowhere"])
+    write_request(TWO_MODELS + "  o: {fold: 1}\n", [*ROWS_OF_TWO, "D\tnowhere"])
     result = run_snakemake("--cores", "1")
     message = result.stderr.split("ConfigurationError:\n")[1]
     assert result.returncode == 1
@@ -337,7 +297,7 @@ HOSTILE = ["a b", "[1]", "it's", 'a"b', "ü", "-x", "$HOME", "a;b", "{dataset}",
 @pytest.mark.parametrize("where", ["files", "folder"])
 def test_odd_names_run_and_are_then_done(tmp_path, monkeypatch, stand_in, where):
     odd = [name for name in HOSTILE if where == "files" or not re.search(r"[{<\n]", name)]
-    make_project(tmp_path)
+    make_two_models(tmp_path)
     monkeypatch.chdir(tmp_path)
     rows = ["A\tdata/a/images\tdata/a/masks\tm"]
     for index, name in enumerate(odd):

@@ -137,9 +137,9 @@ def refuse_missing_containers():
         )
 
 
-def refuse_unready_slurm():
-    """Before Snakemake removes or submits anything."""
-    if executor() == slurm.EXECUTOR and (obstacle := slurm.find_obstacle(Path.cwd())):
+def refuse_unready_slurm(name):
+    """Before anything is removed or submitted."""
+    if name == slurm.EXECUTOR and (obstacle := slurm.find_obstacle(Path.cwd())):
         raise ConfigurationError(obstacle)
 
 

@@ -20,6 +20,8 @@ LOOKS = (
     *("list_changes", "list_input_changes", "list_params_changes", "list_untracked"),
     *("delete_all_output", "delete_temp_output"),
 )
+# Those of them that remove something: results, notes, locks.
+CHANGES = ("unlock", "cleanup_metadata", "delete_all_output", "delete_temp_output")
 
 
 def read_options(argv: Sequence[str], parse: Callable[[Sequence[str]], Any]) -> Any:
@@ -31,6 +33,11 @@ def read_options(argv: Sequence[str], parse: Callable[[Sequence[str]], Any]) -> 
         return None
     with contextlib.redirect_stderr(io.StringIO()):  # it names the profiles, as it has done before
         return parse(argv[1:])
+
+
+def changes(options: Any) -> bool:
+    """Say whether Snakemake runs nothing, but removes something: nobody may work meanwhile."""
+    return any(getattr(options, name, None) for name in CHANGES)
 
 
 def find_server(options: Any, settings_of: Callable[[Any], Any]) -> Any:

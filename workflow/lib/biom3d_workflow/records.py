@@ -14,6 +14,7 @@ from typing import Any
 
 FOLDER = Path(".snakemake/metadata")
 INCOMPLETE = Path(".snakemake/incomplete")
+FORMAT = 6  # of the notes that these rules write and Snakemake 9.27 reads
 MAX_NAME = 255  # of a file system; longer names become folders
 
 Record = dict[str, Any]

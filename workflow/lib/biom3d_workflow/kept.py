@@ -1,0 +1,304 @@
+"""Results that a run is going to replace are kept until the new ones are whole, and come back where they are not.
+
+Snakemake removes a job's outputs before it starts. So before the first job all outputs that are to be made anew are
+linked into `.biom3d/kept` (links cost no room), with Snakemake's notes of them, and `.biom3d/run.json` says what the
+run is to make. `settle` sees what became of it: at the end of the run, and (after a kill or a power cut) at the start
+of the next one. A model that was replaced stays in `.biom3d/replaced` until the next one is, and comes back by itself
+when its options do (`bring_back`).
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from biom3d_workflow import records
+
+FOLDER = Path(".biom3d")
+KEPT, REPLACED, RUN = FOLDER / "kept", FOLDER / "replaced", FOLDER / "run.json"
+ENTRY = "entry.json"
+STAY = ("preprocess", "train")  # rules whose last replaced results stay: small, and dear
+Say = Callable[[str], None]
+Identify = Callable[..., str]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job of a run: its rule and wildcards, what it is to make, of what, and what of that is temporary."""
+
+    rule: str
+    wildcards: tuple[str, ...]
+    outputs: tuple[str, ...]
+    identity: str = ""
+    temporary: tuple[str, ...] = ()
+    benchmark: str = ""  # Snakemake writes it when it sees the job end, and finds the results as old as it
+
+    @property
+    def name(self) -> str:
+        """Return what people call it, such as `train nuclei 0`."""
+        return " ".join((self.rule, *self.wildcards))
+
+    @property
+    def place(self) -> Path:
+        """Return where it is below a folder of entries."""
+        return Path(self.rule, *self.wildcards) if self.wildcards else Path(self.rule, "all")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Results that were kept: in `folder` the files `0`, `1`, ..., in the order of the job's outputs."""
+
+    job: Job
+    folder: Path
+    notes: tuple[records.Record | None, ...]  # of the outputs, then of temporary ones
+
+    @property
+    def identity(self) -> str | None:
+        """Return what the results were made of."""
+        return records.identity(self.notes[0])
+
+
+def keep(jobs: Iterable[Job]) -> None:
+    """Note what a run is to make, and keep what of it is there.
+
+    Raises:
+        OSError: it cannot be kept; nothing has been removed.
+    """
+    jobs = list(jobs)
+    for job in jobs:
+        if any(os.path.lexists(output) for output in job.outputs):
+            _add(KEPT, job)
+    _write(RUN, {"jobs": [asdict(job) for job in jobs]})
+
+
+def settle(say: Say) -> None:
+    """See what became of the last run's jobs: what is whole stays, what is not gives way to what was there before."""
+    back, taken = [], []
+    for job in _jobs_of_run():
+        entry = _read(KEPT / job.place)
+        if _is_untouched(job, entry):
+            for output in job.outputs:
+                records.mark_complete(output)
+        elif _is_whole(job, entry):
+            if entry and job.rule in STAY:
+                _move(entry.folder, REPLACED / job.place)
+        elif _is_made_unseen(job, entry):
+            _note(job)
+            taken.append(job)
+            if entry and job.rule in STAY:
+                _move(entry.folder, REPLACED / job.place)
+        elif entry:
+            _restore(entry)
+            back.append(job)
+    shutil.rmtree(KEPT, ignore_errors=True)
+    RUN.unlink(missing_ok=True)
+    for jobs, text in ((taken, "ended well when Snakemake no longer saw it; taken"), (back, "kept as it was before")):
+        for line in _count(jobs):
+            say(f"{line}: {text}")
+
+
+def bring_back(identify: Identify, say: Say) -> None:
+    """Bring back replaced models that are asked for again, in exchange for those that are there.
+
+    `identify` returns what a job is to be made of, by its rule and wildcards.
+    """
+    changed = []
+    for entry in entries(REPLACED):
+        try:
+            wanted = identify(entry.job.rule, *entry.job.wildcards)
+        except KeyError:  # no such model any more
+            continue
+        there = [records.identity(records.read(output)) for output in entry.job.outputs]
+        if entry.identity == wanted and there[0] != wanted:
+            current = _add(FOLDER / "exchange", entry.job) if os.path.lexists(entry.job.outputs[0]) else None
+            _restore(entry)
+            shutil.rmtree(entry.folder)
+            if current:
+                _move(current.folder, entry.folder)
+            changed.append(entry.job)
+    for line in _count([job for job in changed if job.rule == "train"]):
+        say(f"{line}: asked for again, and brought back from '{REPLACED}'; what replaced it lies there now")
+
+
+def entries(folder: Path) -> Iterator[Entry]:
+    """Yield what is kept in a folder."""
+    for path in sorted(folder.rglob(ENTRY)):
+        if entry := _read(path.parent):
+            yield entry
+
+
+def link(source: Path, target: Path) -> None:
+    """Make `target` the same as `source`, of the same age; it takes no room where the file system has hard links."""
+    if source.is_dir() and not source.is_symlink():
+        target.mkdir(parents=True)
+        with os.scandir(source) as found:
+            for item in found:
+                link(Path(item.path), target / item.name)
+        shutil.copystat(source, target)
+        return
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(source, target, follow_symlinks=False)
+
+
+def _add(folder: Path, job: Job) -> Entry:
+    """Keep the outputs of a job that are there, below `folder`."""
+    place, new = folder / job.place, folder / f"{job.place}.new"
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    for index, output in enumerate(job.outputs):
+        if os.path.lexists(output):
+            link(Path(output), new / str(index))
+    notes = [records.read(output) for output in (*job.outputs, *job.temporary)]
+    _write(new / ENTRY, {**asdict(job), "notes": notes})
+    _move(new, place)
+    return Entry(job, place, tuple(notes))
+
+
+def _restore(entry: Entry) -> None:
+    """Put kept results back to their places, with their notes; temporary files of other ones go."""
+    for index, output in enumerate(entry.job.outputs):
+        target, source = Path(output), entry.folder / str(index)
+        _remove(target)
+        if os.path.lexists(source):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            age = source.lstat().st_mtime_ns
+            source.rename(target)
+            os.utime(target, ns=(age, age), follow_symlinks=False)
+    for output in entry.job.temporary:
+        _remove(Path(output))
+    for output, note in zip((*entry.job.outputs, *entry.job.temporary), entry.notes, strict=True):
+        if note is None:
+            records.forget(output)
+        else:
+            records.write(output, note)
+        records.mark_complete(output)
+
+
+def _is_untouched(job: Job, entry: Entry | None) -> bool:
+    """Say whether the job never started: what was there is there, or nothing was."""
+    if entry is None:
+        return not any(os.path.lexists(o) or records.is_incomplete(o) for o in job.outputs)
+    return _is_there(job) and all(
+        records.read(output) == note and _is_same(Path(output), entry.folder / str(index))
+        for index, (output, note) in enumerate(zip(job.outputs, entry.notes, strict=False))
+    )
+
+
+def _is_whole(job: Job, entry: Entry | None) -> bool:
+    """Say whether Snakemake saw the job end well."""
+    if not _is_there(job) or any(records.is_incomplete(output) for output in job.outputs):
+        return False
+    notes = [records.read(output) for output in job.outputs]
+    old = entry.notes if entry else (None,) * len(notes)
+    return all(note is not None and note != before for note, before in zip(notes, old, strict=False))
+
+
+def _is_made_unseen(job: Job, entry: Entry | None) -> bool:
+    """Say whether the job ended well after Snakemake was killed: what a step made is whole, or not under its name."""
+    if not _is_there(job) or not all(records.is_incomplete(output) for output in job.outputs):
+        return False
+    return entry is None or not any(
+        _is_same(Path(output), entry.folder / str(index)) for index, output in enumerate(job.outputs)
+    )
+
+
+def _is_there(job: Job) -> bool:
+    return all(os.path.lexists(output) and not _is_empty(Path(output)) for output in job.outputs)
+
+
+def _is_empty(path: Path) -> bool:
+    """Say whether it is a folder that Snakemake made for a job, and nothing more."""
+    return path.is_dir() and not any(path.iterdir())
+
+
+def _note(job: Job) -> None:
+    """Write what Snakemake would have written."""
+    if job.benchmark and Path(job.benchmark).exists():
+        os.utime(job.benchmark)
+    for output in job.outputs:
+        begun = records.place(records.INCOMPLETE, output).stat().st_mtime
+        old = records.read(output) or {}
+        note = {"rule": job.rule, "params": [repr(job.identity)], "incomplete": False, "starttime": begun}
+        records.write(output, {**old, **note, "endtime": time.time(), "record_format_version": records.FORMAT})
+        records.mark_complete(output)
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Say whether two are the same files, by their numbers on the disk, or else by size and age."""
+    facts = [_first_file(path) for path in (one, other)]
+    if None in facts:
+        return facts[0] == facts[1]
+    a, b = (path.lstat() for path in facts if path is not None)
+    return (a.st_ino, a.st_dev) == (b.st_ino, b.st_dev) or (a.st_size, a.st_mtime_ns) == (b.st_size, b.st_mtime_ns)
+
+
+def _first_file(path: Path) -> Path | None:
+    if not path.is_dir() or path.is_symlink():
+        return path if os.path.lexists(path) else None
+    files = (Path(folder, name) for folder, _, names in os.walk(path) for name in sorted(names))
+    return next(files, None)
+
+
+def _jobs_of_run() -> list[Job]:
+    try:
+        found = json.loads(RUN.read_text(encoding="utf-8"))["jobs"]
+    except (OSError, ValueError, KeyError):
+        return []
+    return [_job(job) for job in found]
+
+
+def _job(facts: dict[str, Any]) -> Job:
+    lists = {name: tuple(facts[name]) for name in ("wildcards", "outputs", "temporary")}
+    return Job(rule=facts["rule"], identity=facts["identity"], benchmark=facts["benchmark"], **lists)
+
+
+def _read(folder: Path) -> Entry | None:
+    try:
+        facts = json.loads((folder / ENTRY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return Entry(_job(facts), folder, tuple(facts["notes"]))
+
+
+def _write(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.new")
+    temporary.write_text(json.dumps(value), encoding="utf-8")
+    temporary.replace(path)
+
+
+def _move(source: Path, target: Path) -> None:
+    """Rename a folder; what was there goes."""
+    old = target.with_name(f"{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileNotFoundError):
+        target.rename(old)
+    source.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _count(jobs: Iterable[Job]) -> Iterator[str]:
+    """Yield jobs in words: each training, the others by rule."""
+    by_rule: dict[str, list[Job]] = {}
+    for job in jobs:
+        by_rule.setdefault(job.rule, []).append(job)
+    for rule, found in by_rule.items():
+        if rule == "train" or len(found) == 1:
+            yield from (job.name for job in found)
+        else:
+            yield f"{len(found)} x {rule}"
