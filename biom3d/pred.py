@@ -174,7 +174,7 @@ def predict_folder(
 
     paths = list_volumes(images, options.img_key)
     is_one = len(paths) == 1 and volume_file(paths[0]) == volume_file(images)
-    if folder.resolve() == (volume_file(images).parent if is_one else images).resolve():
+    if folder.resolve() == (volume_file(images).parent if is_one else volume_file(images)).resolve():
         raise DataError(f"'{folder}' is the folder of the images, which would be overwritten; choose another one")
     tell_passed_over([images], report)
     model = load_model(runs, options)

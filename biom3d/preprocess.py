@@ -96,6 +96,7 @@ def preprocess(args: argparse.Namespace, report: Reporter) -> tuple[Plan, Output
     from biom3d.data.folds import assign_folds, write_folds
     from biom3d.data.planner import plan_cases
     from biom3d.data.remarks import tell_passed_over
+    from biom3d.io import volume_file
 
     started = time.monotonic()
     answer_foreign_options(args, "preprocess", report)
@@ -105,7 +106,7 @@ def preprocess(args: argparse.Namespace, report: Reporter) -> tuple[Plan, Output
     cases, left_out = _choose_cases(args, masks, report)
     plan = plan_cases(plan_order(args), cases, report)
     outputs = _choose_outputs(args, plan.desc)
-    _refuse_loss(outputs, [*args.img_path, *masks])
+    _refuse_loss(outputs, [str(volume_file(path)) for path in (*args.img_path, *masks)])
     folds = plan.folds if args.folds else min(plan.folds, max(2, len(cases)))
     plan = dataclasses.replace(plan, data=outputs.data, folds=folds)
     pieces = _pieces_per_case(len(cases), plan.folds)

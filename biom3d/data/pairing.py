@@ -63,7 +63,7 @@ def pair_volumes(images: Sequence[Path | str], masks: Sequence[Path | str] | Non
         cases, wrong = _pair_folder(Path(folder), Path(masks[place]) if masks is not None else None, keys)
         groups.append(cases)
         problems += wrong
-    prefixes = _prefixes(groups, [Path(folder) for folder in images])
+    prefixes = _prefixes(groups, [volume_file(folder) for folder in images])
     cases = [replace(case, name=prefix + case.name) for prefix, group in prefixes for case in group]
     return Pairing(tuple(cases), tuple(problems))
 

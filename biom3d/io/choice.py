@@ -16,6 +16,7 @@ Role = Literal["image", "mask"]
 
 # What stands after a suffix and a colon names an array, though only some formats hold several.
 _WITH_KEY = re.compile(r"^(.+?\.(?:hdf5|h5|zarr|tiff|tif|nii\.gz|nii|npy)):(.*)$", re.IGNORECASE | re.DOTALL)
+_AFTER_COLON = re.compile(r"^(.+):([^:]*)$", re.DOTALL)
 _IN_ZARR = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 # Words in the names of arrays: PlantSeg, ilastik, CREMI, Cellpose, napari, stardist and nnU-Net write such.
 _WORDS: dict[Role, frozenset[str]] = {
@@ -70,14 +71,17 @@ class Candidate:
 def split_key(path: Path | str) -> tuple[Path, str | None]:
     """Split `file.h5:/volumes/raw` or `image.zarr/labels/nuclei` into the file and the key of an array in it.
 
-    A path without a key, or a file whose own name has the colon, gives None.
+    After the name of a folder the key is that of every file in it. A path without a key, or a file whose own name has
+    the colon, gives None.
     """
     path = Path(path)
     for parent in path.parents:
         if parent.name.lower().endswith(".zarr") and any((parent / name).exists() for name in _IN_ZARR):
             return parent, path.relative_to(parent).as_posix()
-    match = _WITH_KEY.match(str(path))
-    if match is None or path.exists():
+    if ":" not in str(path) or path.exists():
+        return path, None
+    match = _WITH_KEY.match(str(path)) or _AFTER_COLON.match(str(path))
+    if match is None or (match.re is _AFTER_COLON and not Path(match[1]).is_dir()):
         return path, None
     return Path(match[1]), match[2].strip("/") or None
 

@@ -190,7 +190,7 @@ def list_volumes(folder_or_file: Path | str, key: str | None = None) -> list[Pat
     """Return the volumes of a folder, sorted by name; of a single volume, a list of that one.
 
     Hidden files, sub-folders that are not .zarr, and files of other kinds are passed over, see `passed_over`. `key`
-    names the array that is meant in each of them, unless the path itself does.
+    names the array that is meant in each of them, unless the path itself does (`folder:raw`, `file.h5:raw`).
 
     Raises:
         DataError: no such path, nothing to read there, or two files with one `volume_name`.
@@ -203,6 +203,7 @@ def list_volumes(folder_or_file: Path | str, key: str | None = None) -> list[Pat
             _format_of(path)
             return [Path(folder_or_file) if own else with_key(path, key)]
         entries = _entries(path)
+    key = own or key
     volumes = [entry for entry in entries if _is_volume(entry)]
     if not volumes:
         found = f"only {', '.join(repr(entry.name) for entry in entries[:5])}" if entries else "nothing"
@@ -216,8 +217,8 @@ def passed_over(folder: Path | str) -> str | None:
 
     What is plainly no image (text, tables, hidden files) is not worth a word.
     """
-    path, key = split_key(folder)
-    if key is not None or not path.is_dir() or _is_zarr(path):
+    path, _ = split_key(folder)
+    if not path.is_dir() or _is_zarr(path):
         return None
     try:
         left = [entry for entry in _entries(path) if not _is_volume(entry)]

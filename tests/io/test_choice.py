@@ -112,6 +112,13 @@ def test_a_key_for_a_folder_is_that_of_each_volume(tmp_path):
     assert [read_header(path).array for path in list_volumes(tmp_path, "label")] == ["label"]
 
 
+def test_a_key_after_a_folder_is_that_of_each_volume(tmp_path):
+    (tmp_path / "cases").mkdir()
+    save(tmp_path / "cases" / "a.h5", raw="u2", label="u2")
+    (path,) = list_volumes(f"{tmp_path}/cases:label")
+    assert (read_header(path).array, volume_name(path)) == ("label", "a")
+
+
 def test_a_new_file_gets_no_key(tmp_path, make, header):
     with pytest.raises(DataError, match="a new file gets one array"):
         write_volume(tmp_path / "a.h5:raw", make(1, 5, 12, 14), header)

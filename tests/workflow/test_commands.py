@@ -62,6 +62,15 @@ def test_a_path_with_a_leading_dash_is_no_option():
     assert shlex.split(commands.predict(model(), HARD))[1] == "./-my data/it's [1]"
 
 
+def test_the_array_of_a_file_follows_its_path():
+    row = Dataset("d", "a.h5", "b.zarr", ("m",), image_key="volumes/raw", mask_key="labels/x")
+    assert shlex.split(commands.check(row, {"m": model()}))[:4] == [
+        *("--img_path", "a.h5:volumes/raw", "--msk_path", "b.zarr:labels/x"),
+    ]
+    assert commands.predict(model(), row).startswith("--path_in a.h5:volumes/raw ")
+    assert commands.evaluate(model(), row).startswith("--path_lab b.zarr:labels/x ")
+
+
 def test_without_masks_there_is_no_truth_to_show():
     assert commands.overlay(model(), Dataset("d", "im")) == "--path_in im"
 

@@ -61,6 +61,23 @@ def test_options_of_later_steps_leave_the_model_alone(texts):
     assert changed(texts(), texts("formats: [ome-zarr]")) == {"export_labels"}
 
 
+@pytest.mark.parametrize(
+    ("key", "old"),
+    [
+        ("image_key", {"check", "predict", "evaluate", "export_labels", "overlay"}),
+        ("mask_key", {"check", "evaluate", "overlay"}),
+    ],
+)
+def test_another_array_of_the_files_makes_what_reads_it_old(request_of, key, old):
+    project = request_of("models:\n  m: {}\n", ROWS)
+    row = dataclasses.replace(project.datasets["B"], **{key: "volumes/other"})
+    other = dataclasses.replace(project, datasets={**project.datasets, "B": row})
+    before, after = (
+        {rule: Identities(one, NUMBERS).of(rule, *subject) for rule, *subject in JOBS} for one in (project, other)
+    )
+    assert changed(before, after) == old
+
+
 def test_to_write_out_what_is_so_anyway_changes_nothing(texts):
     assert texts() == texts("num_epochs: 100, folds: 5, num_steps: 250.0, keep: none")
 

@@ -44,6 +44,28 @@ def test_paths_may_hold_blanks_quotes_and_signs(read):
 
 
 @pytest.mark.parametrize(
+    ("images", "key", "path", "array"),
+    [
+        ("im", "raw", "im", "raw"),
+        ("im/a.h5:/volumes/raw", "", "im/a.h5", "volumes/raw"),
+        ("im/a.ome.zarr:labels/nuclei", "", "im/a.ome.zarr", "labels/nuclei"),
+        ("im/a.ome.zarr/labels/nuclei/", "", "im/a.ome.zarr", "labels/nuclei"),
+        ("im/a.ome.zarr", "", "im/a.ome.zarr", ""),
+        ("im/12:30", "", "im/12:30", ""),
+    ],
+)
+def test_an_array_of_a_file_is_split_from_its_path(read, images, key, path, array):
+    rows, problems = read(f"dataset\timages\timage_key\nd1\t{images}\t{key}\n")
+    assert (rows[0].images, rows[0].image_key, problems) == (path, array, [])
+    assert rows[0].image_arrays == (f"{path}:{array}" if array else path)
+
+
+def test_masks_with_a_key_alone_are_in_the_files_of_the_images(read):
+    rows, _ = read("dataset\timages\tmask_key\ttrain\nd1\tim\tlabels/nuclei\tm\n")
+    assert (rows[0].masks, rows[0].mask_arrays) == ("im", "im:labels/nuclei")
+
+
+@pytest.mark.parametrize(
     ("text", "problem"),
     [
         ("", "no header; the first line names the columns: dataset, images, masks, train, predict, spacing_um"),

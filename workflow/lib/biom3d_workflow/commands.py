@@ -37,7 +37,12 @@ def preprocess(model: Model, sets: Iterable[Dataset]) -> str:
     what the model itself says changes them.
     """
     sets = list(sets)
-    words = ["--img_path", *(_path(row.images) for row in sets), "--msk_path", *(_path(row.masks) for row in sets)]
+    words = [
+        "--img_path",
+        *(_path(row.image_arrays) for row in sets),
+        "--msk_path",
+        *(_path(row.mask_arrays) for row in sets),
+    ]
     base = base_plan(model)
     if base:
         words += ["--base_config", _path(base)]
@@ -72,11 +77,11 @@ def check(dataset: Dataset, models: Mapping[str, Model]) -> str:
 
     project.py sees to that. Without a model nobody knows the classes, and only the images are looked at.
     """
-    words = ["--img_path", _path(dataset.images)]
+    words = ["--img_path", _path(dataset.image_arrays)]
     users = (*dataset.train, *dataset.predict)
     if dataset.masks and users:
         user = models[users[0]]
-        words += ["--msk_path", _path(dataset.masks), *_options(user.options, ["num_classes"]), *_instances(user)]
+        words += ["--msk_path", _path(dataset.mask_arrays), *_options(user.options, ["num_classes"]), *_instances(user)]
     words += ["--skip_bad"] if skips_bad(dataset, models) else []
     return shlex.join(words + _spacing(dataset.spacing_um))
 
@@ -88,27 +93,27 @@ def runs(model: Model) -> str:
 
 def predict(model: Model, dataset: Dataset) -> str:
     """Return the options of `biom3d.pred`."""
-    words = ["--path_in", _path(dataset.images), "--tta" if model.options["tta"] else "--no_tta"]
+    words = ["--path_in", _path(dataset.image_arrays), "--tta" if model.options["tta"] else "--no_tta"]
     return shlex.join([*words, *_options(model.options, ["keep"]), *_spacing(dataset.spacing_um)])
 
 
 def evaluate(model: Model, dataset: Dataset) -> str:
     """Return the options of `biom3d.eval`."""
-    words = ["--path_lab", _path(dataset.masks), *_options(model.options, ["num_classes"]), *_instances(model)]
+    words = ["--path_lab", _path(dataset.mask_arrays), *_options(model.options, ["num_classes"]), *_instances(model)]
     return shlex.join(words + _spacing(dataset.spacing_um))
 
 
 def export_labels(model: Model, dataset: Dataset) -> str:
     """Return the options of `biom3d.export labels`."""
-    words = ["--path_in", _path(dataset.images), *_options(model.options, ["formats"])]
+    words = ["--path_in", _path(dataset.image_arrays), *_options(model.options, ["formats"])]
     return shlex.join(words + _spacing(dataset.spacing_um))
 
 
 def overlay(model: Model, dataset: Dataset, *metrics: str) -> str:
     """Return the options of `biom3d.report overlay`; without masks there is no truth."""
-    words = ["--path_in", _path(dataset.images)]
+    words = ["--path_in", _path(dataset.image_arrays)]
     if dataset.masks:
-        words += ["--path_lab", _path(dataset.masks), "--metrics", *metrics, *_instances(model)]
+        words += ["--path_lab", _path(dataset.mask_arrays), "--metrics", *metrics, *_instances(model)]
     return shlex.join(words + _spacing(dataset.spacing_um))
 
 

@@ -181,11 +181,14 @@ class Identities:
         if row.name not in self._known_files:
             images, labels = self.project.inputs(row)
             facts: Facts = {"images": _names(row.images, images)}
+            facts |= {"image_key": row.image_key} if row.image_key else {}
             if row.spacing_um:
                 facts["spacing"] = ",".join(f"{value:g}" for value in row.spacing_um)
             if inside := self.project.stamp([row]):
                 facts["inside"] = inside
-            self._known_files[row.name] = facts, {"masks": _names(row.masks, labels)} if row.masks else {}
+            more = {"masks": _names(row.masks, labels)} if row.masks else {}
+            more |= {"mask_key": row.mask_key} if row.mask_key else {}
+            self._known_files[row.name] = facts, more
         facts, more = self._known_files[row.name]
         return facts | more if masks else dict(facts)
 

@@ -249,6 +249,9 @@ def _check_links(project: Project, rows: Sequence[Dataset], table: str, locator:
                 if model not in project.models:
                     text = f"{column}: unknown model '{model}'; {suggestion(model, project.models)}"
                     yield Problem(table, row.line, text)
+        if project.engine != "biom3d" and (row.image_key or row.mask_key):
+            text = f"image_key, mask_key: engine {project.engine} reads no single arrays of files; leave them empty"
+            yield Problem(table, row.line, text)
         if row.train and not row.masks:
             text = f"masks: empty, but '{row.name}' trains {', '.join(row.train)}; give masks or empty train"
             yield Problem(table, row.line, text)

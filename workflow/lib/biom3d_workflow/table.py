@@ -6,6 +6,7 @@ import difflib
 import io
 import math
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from biom3d_workflow.problems import Problem, suggestion
 
 UNFIT = "{}<>\n\r"  # signs that mean something to Snakemake, or end a line of its messages
 UNFIT_TEXT = "the path holds one of { } < > or a line break"
+_IN_FILE = re.compile(r"^(.+?\.(?:tiff?|hdf5|h5|zarr)):(.+)$|^(.+?\.zarr)/(.+)$", re.IGNORECASE)
 Spacing = tuple[float, float, float]  # µm; z, y, x
 
 
@@ -31,6 +33,18 @@ class Dataset:
     line: int = 0
     location: str = server.HERE
     notes: tuple[tuple[str, str], ...] = ()  # columns of the user's own; nothing is computed from them
+    image_key: str = ""  # which array of its files; empty: the step finds out
+    mask_key: str = ""
+
+    @property
+    def image_arrays(self) -> str:
+        """Return the images as a step is told them: the path, and after a colon the array in its files."""
+        return f"{self.images}:{self.image_key}" if self.image_key else self.images
+
+    @property
+    def mask_arrays(self) -> str:
+        """Return the masks in the same way."""
+        return f"{self.masks}:{self.mask_key}" if self.mask_key else self.masks
 
     @property
     def is_on_server(self) -> bool:
@@ -143,9 +157,13 @@ def _read_row(file: str, line: int, header: list[str], cells: list[str]) -> tupl
         return None, [Problem(file, line, text) for text in texts]
     train, predict = names(row["train"]), names(row["predict"])
     location = row["location"] or server.HERE
-    images, masks = (_path(row[column], location) for column in ("images", "masks"))
+    images, image_key = _split_key(_path(row["images"], location), row["image_key"])
+    masks, mask_key = _split_key(_path(row["masks"], location), row["mask_key"])
+    if mask_key and not masks:
+        masks = images  # the labels are in the files of the images
     notes = tuple((column, cell) for column, cell in named if column not in _columns() and cell)
-    return Dataset(row["dataset"], images, masks, train, predict, spacing, line, location, notes), []
+    keys = {"image_key": image_key, "mask_key": mask_key}
+    return Dataset(row["dataset"], images, masks, train, predict, spacing, line, location, notes, **keys), []
 
 
 def _path(cell: str, location: str) -> str:
@@ -153,6 +171,17 @@ def _path(cell: str, location: str) -> str:
     # not that of Path, which fails where nobody has a home
     here = os.path.expanduser(cell) if location == server.HERE else cell  # noqa: PTH111
     return os.path.normpath(here) if cell else ""
+
+
+def _split_key(path: str, key: str) -> tuple[str, str]:
+    """Split `file.h5:/volumes/raw` and `image.zarr/labels/nuclei` into the file and the array in it.
+
+    Jobs are given the file, and its name with the key. See `biom3d.io.choice.split_key`.
+    """
+    match = _IN_FILE.match(path) if not Path(path).is_file() else None
+    if match:
+        path, key = match[1] or match[3], match[2] or match[4]
+    return path, key.strip("/")
 
 
 def names(cell: str) -> tuple[str, ...]:
