@@ -9,7 +9,7 @@ from pathlib import Path
 from biom3d import __version__
 
 PACKAGES = ("torch", "numpy", "scipy")  # that decide about numbers
-IN_CONTAINER = ("/.dockerenv", "/run/.containerenv")  # written by Docker, by Podman
+OUR_IMAGE = Path("/opt/biom3d/entrypoint.sh")  # see containers/template.dockerfile
 
 
 def describe() -> dict[str, object]:
@@ -22,7 +22,7 @@ def describe() -> dict[str, object]:
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
-        "in_container": any(Path(sign).exists() for sign in IN_CONTAINER),
+        "in_image": OUR_IMAGE.exists(),
     }
 
 

@@ -86,7 +86,7 @@ def _software(start: dict[str, Any]) -> str:
     versions = packages if isinstance(packages, dict) else {}
     parts = [("biom3d-workflow", start.get("version")), *versions.items(), ("Python", start.get("python"))]
     text = ", ".join(f"{name} {version}" for name, version in parts if version)
-    return text + (", in a container" if start.get("in_container") else "")
+    return text + (", in an image of ours" if start.get("in_image") else "")
 
 
 def _machine(start: dict[str, Any], device: dict[str, Any]) -> str:

@@ -50,6 +50,20 @@ class Browser:
         )
         return self.driver.execute_async_script(wrapped, *arguments)
 
+    def press(self, key: str, question: str) -> Any:
+        """Press a key where the focus is, and return the answer of a script after it."""
+        self.driver.switch_to.active_element.send_keys(key)
+        return self.run(question)
+
+    def columns_cut_off(self, width: int) -> list[str]:
+        """Return the tables that a window of this width does not show whole, or `page` where that itself is wider."""
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        try:
+            return list(self.run(CUT_OFF))
+        finally:
+            self.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
     def errors(self) -> list[str]:
         """Return the errors that the page wrote to the console since the last time."""
         return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
@@ -70,6 +84,13 @@ def chromium(profile: Path) -> Iterator[Browser]:
     finally:
         browser.driver.quit()
 
+
+CUT_OFF = """
+for (const item of document.querySelectorAll('details')) item.open = true;
+const isCut = (item) => item.scrollWidth > item.clientWidth;
+const tables = [...document.querySelectorAll('.table')].filter(isCut).map((item) => item.ariaLabel);
+return isCut(document.documentElement) ? [...tables, 'page'] : tables;
+"""
 
 CLICK_THROUGH_OURS = """
 const wait = () => new Promise((go) => setTimeout(go, 0));

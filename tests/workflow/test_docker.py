@@ -46,6 +46,11 @@ def test_every_step_ran_in_its_container_and_left_its_log_and_benchmark(folders)
     assert {str(path.relative_to(folders["docker"])) for path in (folders["docker"] / "logs/steps").rglob("*")} == logs
 
 
+def test_the_report_says_which_jobs_ran_in_an_image_of_ours(folders):
+    pages = {name: (folder / "report.html").read_text(encoding="utf-8") for name, folder in folders.items()}
+    assert {name: "in an image of ours" in page for name, page in pages.items()} == {"local": False, "docker": True}
+
+
 def test_a_second_run_has_nothing_to_do(folders, monkeypatch):
     monkeypatch.chdir(folders["docker"])
     done = run_snakemake("--workflow-profile", str(ROOT / "profiles/docker"))

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from biom3d_workflow.outcome import Run
 from biom3d_workflow.project import load_project
+from selenium.webdriver.common.keys import Keys
 
 from biom3d import report
 from tests.workflow.browser import CLICK_THROUGH_OURS, CLICK_THROUGH_SNAKEMAKE, Browser, chromium
@@ -103,3 +104,24 @@ def test_everything_in_the_report_of_snakemake_can_be_clicked(grid: Path, browse
     assert clicks >= 2 * pictures
     assert browser.errors() == []
     assert browser.requests() == []
+
+
+@pytest.mark.parametrize("width", [800, 1280])
+def test_every_column_of_our_page_can_be_read(grid: Path, browser: Browser, width: int) -> None:
+    assert report.main(["page", "--folder", str(grid), "--out", str(grid / "report.html")]) == 0
+    browser.open(grid / "report.html")
+    assert browser.columns_cut_off(width) == []
+
+
+def test_a_picture_is_opened_turned_and_closed_by_keys(grid: Path, browser: Browser) -> None:
+    assert report.main(["page", "--folder", str(grid), "--out", str(grid / "report.html")]) == 0
+    browser.open(grid / "report.html")
+    browser.run("document.querySelector('.gallery button').focus()")
+    told = "return document.querySelector('dialog[open] p')?.textContent.slice(-8)"
+    assert [browser.press(key, told) for key in (Keys.ENTER, Keys.ARROW_RIGHT, Keys.ARROW_LEFT, Keys.ESCAPE)] == [
+        "(1 of 2)",
+        "(2 of 2)",
+        "(1 of 2)",
+        None,
+    ]
+    assert browser.run("return document.activeElement === document.querySelector('.gallery button')")
