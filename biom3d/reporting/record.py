@@ -53,8 +53,13 @@ def read_request(folder: Path, configs: Sequence[Path]) -> Request:
     kept = [tuple(cell.strip() for cell in line) for line in lines if any(line) and not line[0].startswith("#")]
     header, rows = (kept[0], kept[1:]) if kept else ((), [])
     padded = tuple((*row, *[""] * (len(header) - len(row))) for row in rows)
-    texts = tuple((str(config), text) for config in configs if (text := read_text(folder / config)))
-    return Request(texts, table_name, header, padded)
+    texts = tuple((_short(config), text) for config in configs if (text := read_text(folder / config)))
+    return Request(texts, _short(Path(table_name)), header, padded)
+
+
+def _short(path: Path) -> str:
+    """Return a path as people name it; where a folder lies on somebody's machine is nobody's business."""
+    return path.name if path.is_absolute() else str(path)
 
 
 def _table_text(path: Path) -> str:
