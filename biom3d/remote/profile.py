@@ -40,7 +40,8 @@ COMMON: dict[str, tuple[Any, str]] = {
     "nolock": (True, "the executor has a lock of its own, which ends with it: nothing to unlock after a power cut"),
     "keep-going": (True, "a bad data set fails alone; the table at the end says why"),
     "rerun-incomplete": (True, "after a failure, Ctrl-C or a lost terminal the same command goes on"),
-    "printshellcmds": (False, "the commands are in the report, and those of failed steps are printed anyway"),
+    "logger": ("biom3d", "our plugin: a line for each job, our words for why one failed; the full log is in a file"),
+    "printshellcmds": (False, "`-p` shows commands, and with -n the full list of jobs"),
     "show-failed-logs": (False, "jobs already show what they log"),
 }
 # Keys of the host: an example for those that are not set, and the reason.

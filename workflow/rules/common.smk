@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import snakemake.common as snakemake_common
+import snakemake.rules as snakemake_rules
 from biom3d_workflow import commands, slurm
 from biom3d_workflow.identity import Identities
 from biom3d_workflow.image import OTHERS, find_image, find_learner, needs_containers
@@ -21,6 +23,7 @@ from biom3d_workflow.outcome import Run, find_unfinished
 from biom3d_workflow.problems import report_text
 from biom3d_workflow.project import load_project, wildcard
 from biom3d_workflow.software import find_software, step_numbers
+from snakemake.jobs import Job
 from snakemake.settings.enums import RerunTrigger
 
 # What makes a result old is the one parameter `identity`, and changed files: neither the wording of a rule nor a new
@@ -29,6 +32,12 @@ type(workflow).rerun_triggers = property(
     lambda self: {RerunTrigger.MTIME, RerunTrigger.PARAMS}
     & set(self.dag_settings.rerun_triggers)
 )
+# It asks `inspect` for the parameters of the same functions some 15 times a job: a tenth of the time of a dry run.
+remembered = functools.cache(snakemake_rules.get_function_params)
+snakemake_rules.get_function_params = remembered
+snakemake_common.get_function_params = remembered
+# It makes the parameters of every job to ask for its conda environment; no rule has one.
+Job.conda_env_spec = None
 
 
 def settings_of(options):
@@ -185,7 +194,10 @@ def model_of(wildcards):
 
 
 def dataset_of(wildcards):
-    return PROJECT.datasets[wildcards.dataset]
+    try:
+        return PROJECT.datasets[wildcards.dataset]
+    except KeyError as error:
+        raise ConfigurationError(f"the table has no data set {error}") from None
 
 
 def training_sets_of(wildcards):

@@ -1,0 +1,165 @@
+"""What a run is going to do, on one screen, before its first job: trained, predicted, replaced, how long, how much."""
+
+import logging
+import os
+import shutil
+import stat
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from biom3d_workflow import kept, replaces
+from biom3d_workflow.forecast import count_jobs, duration_text, forecast, size_text, training_seconds
+from biom3d_workflow.outcome_table import align
+from biom3d_workflow.project import Model, Project
+
+LOGGER = "biom3d"  # our logger plugin
+EVENT = "run_info"  # Snakemake counts its jobs then: the graph is there, nothing has been touched
+SHOWN = 6  # models, and rows that cannot be read
+NO_WORK = ("all", "report", "unreadable")  # rules that compute nothing
+WORDS = {"export_labels": "export", "export_model": "pack", "overlay": "pictures", "curves": "curves"}
+
+
+@dataclass(frozen=True)
+class Todo:
+    """A job to come: its rule, its wildcards in their order, and what it makes."""
+
+    rule: str
+    wildcards: Mapping[str, str]
+    outputs: tuple[str, ...] = ()
+
+    @property
+    def replaces(self) -> bool:
+        """Say whether something of it is there already."""
+        return any(map(os.path.lexists, self.outputs))
+
+
+def describe(project: Project, jobs: Sequence[Todo], cores: int | None) -> tuple[str, list[str]]:
+    """Return the screen, and what it says of trained models that are replaced.
+
+    `cores`: of this machine, where it computes; None elsewhere.
+    """
+    counts = Counter(job.rule for job in jobs if job.rule not in NO_WORK)
+    rows = [*_trainings(project, jobs), *_predictions(jobs), *_rest(counts), *_lost(project)]
+    rows += [("time", _time(project, jobs, cores)), ("data", _sizes(project, jobs))]
+    title = f"To do: {sum(counts.values())} jobs"
+    table = align([row for row in rows if row[1]]).splitlines()
+    old = [kept.Job(job.rule, tuple(job.wildcards.values()), job.outputs) for job in jobs if job.replaces]
+    replaced = replaces.describe(old)
+    models = list(dict.fromkeys(job.wildcards[0] for job in old if job.rule == "train"))
+    return "\n".join([title, *(f"  {line}" for line in (*table, *replaced))]), models
+
+
+def _trainings(project: Project, jobs: Sequence[Todo]) -> list[tuple[str, str]]:
+    folds: dict[str, list[Todo]] = defaultdict(list)
+    for job in jobs:
+        if job.rule == "train":
+            folds[job.wildcards["model"]].append(job)
+    lines = [("train", _training(project.models[name], folds[name])) for name in sorted(folds)]
+    more = [("", f"and {len(lines) - SHOWN} more models")] if len(lines) > SHOWN else []
+    return lines[:SHOWN] + more
+
+
+def _training(model: Model, jobs: Sequence[Todo]) -> str:
+    count = f"{len(jobs)} fold{'s' if len(jobs) > 1 else ''}"
+    text = f"{model.name}: {count} of {model.options['num_epochs']} epochs"
+    is_started = any(Path(f"{run}.partial").exists() for run in model.runs)
+    return f"{text}; goes on where it was stopped" if is_started else text
+
+
+def _predictions(jobs: Sequence[Todo]) -> list[tuple[str, str]]:
+    by_model: dict[str, list[Todo]] = defaultdict(list)
+    for job in jobs:
+        if job.rule == "predict":
+            by_model[job.wildcards["model"]].append(job)
+    lines = []
+    for name in sorted(by_model):
+        count = len(by_model[name])
+        lines.append(("predict", f"{count} data set{'s' if count > 1 else ''} with {name}"))
+    more = [("", f"and with {len(lines) - SHOWN} more models")] if len(lines) > SHOWN else []
+    return lines[:SHOWN] + more
+
+
+def _rest(counts: Counter[str]) -> list[tuple[str, str]]:
+    others = {rule: count for rule, count in counts.items() if rule not in ("train", "predict")}
+    return [("besides", ", ".join(f"{count} {WORDS.get(rule, rule)}" for rule, count in others.items()))]
+
+
+def _lost(project: Project) -> list[tuple[str, str]]:
+    lines = [("left out", f"{name}: {why}") for name, why in project.unreadable.items()]
+    lines += [("left out", f"model {name}: {why}") for name, why in project.stuck.items()]
+    more = [("", f"and {len(lines) - SHOWN} more")] if len(lines) > SHOWN else []
+    return lines[:SHOWN] + more
+
+
+def _time(project: Project, jobs: Sequence[Todo], cores: int | None) -> str:
+    known: dict[str, float] = {}
+    for name in {job.wildcards["model"] for job in jobs if job.rule == "train"}:
+        model = project.models[name]
+        seconds = training_seconds(name, model.runs, model.options["num_epochs"], model.options["num_steps"])
+        if seconds is not None:
+            known[name] = seconds
+    counted = count_jobs((job.rule, job.wildcards) for job in jobs if job.rule not in NO_WORK)
+    if not counted:
+        return ""
+    found = forecast(counted, cores or 1, known)
+    if not found.measured:
+        return "not known: no job of this kind has been measured here yet"
+    where = f"with {cores} core{'s' if cores > 1 else ''}" if cores else "of computing, added up"
+    rest = f"; without {', '.join(found.unknown)}, of which none has been measured yet" if found.unknown else ""
+    return f"about {duration_text(found.seconds)} {where}, by what earlier jobs took{rest}"
+
+
+def _sizes(project: Project, jobs: Sequence[Todo]) -> str:
+    """Tell how much the data sets of the jobs are, and how much room is left for results."""
+    names = {job.wildcards["dataset"] for job in jobs if "dataset" in job.wildcards and job.rule not in NO_WORK}
+    sizes = [_size(path) for name in names for path in project.inputs(project.datasets[name])[0]]
+    free = size_text(shutil.disk_usage(".").free)
+    return f"{len(sizes)} images, {size_text(sum(sizes))}; {free} free on this disk" if sizes else f"{free} free here"
+
+
+def _size(path: str) -> int:
+    """Return the bytes of a file; a .zarr is a folder of many, whose sizes nobody waits for here."""
+    try:
+        facts = Path(path).stat()
+    except OSError:
+        return 0
+    return 0 if stat.S_ISDIR(facts.st_mode) else facts.st_size
+
+
+class Announcer(logging.Filter):
+    """Adds the plan to Snakemake's event that counts the jobs, before any of them starts.
+
+    `make` returns the plan and the models that are replaced; `agree` finds out whether somebody minds.
+    """
+
+    def __init__(self, make: Callable[[], tuple[str, list[str]]], agree: Callable[[str, list[str]], None]) -> None:
+        super().__init__()
+        self._make, self._agree, self._is_told = make, agree, False
+
+    def filter(self, record: Any) -> bool:
+        """Let everything pass."""
+        if getattr(record, "event", None) == EVENT and not self._is_told:
+            self._is_told = True
+            record.plan, replaced = self._make()
+            if replaced:
+                self._agree(record.plan, replaced)
+        return True
+
+
+def ask(plan: str, replaced: list[str]) -> None:
+    """Ask on a terminal whether trained models may be replaced; elsewhere nobody is there to ask.
+
+    Raises:
+        ValueError: they may not.
+    """
+    if not sys.stdin.isatty():
+        return
+    print(plan, file=sys.stderr)
+    names = ", ".join(replaced)
+    print(f"Replace what is trained of {names}? [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise ValueError(f"nothing was changed; {names} stays as it is")
