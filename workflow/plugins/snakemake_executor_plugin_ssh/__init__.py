@@ -20,7 +20,12 @@ from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
 from snakemake_interface_executor_plugins.settings import CommonSettings, ExecutorSettingsBase
 
+from snakemake_executor_plugin_ssh.lead import lead_on
+
 LOOK_EVERY_S = 0.2  # how soon Snakemake learns that a job has ended; looking costs nothing
+
+
+lead_on()  # here, because Snakemake imports this before it looks for the profile, and ends where there is none
 
 
 @dataclass
