@@ -65,8 +65,7 @@ def execute(args: argparse.Namespace, report: Reporter) -> None:
     result = summarise(facts, findings, question) | ({"left_out": left_out} if left_out else {})
     if args.out:
         write_json(args.out, result)
-    for line in table(result):
-        report.info(line)
+    print("\n".join(table(result)), flush=True)
     report.event("done", cases=len(facts), warnings=len(result["warnings"]))
 
 

@@ -1,13 +1,16 @@
 """The `biom3d` command and what every step's command line shares: arguments -> one call -> exit code.
 
-Exit codes of the step contract: 0 done, 2 something in your input or options, 1 anything else.
+Exit codes of the step contract: 0 done, 2 something in your input or options, 1 anything else. Results are printed on
+stdout, progress and errors on stderr. A reader of stdout that goes (`| head`) ends a step without a word.
 Importing this module loads no torch, no image library: `--help` answers at once.
 """
 
 import argparse
+import difflib
 import importlib
 import os
 import re
+import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -40,13 +43,15 @@ COMMANDS = {
 # How long idle OpenMP threads spin before they sleep. Two predictions at once on 2 cores took 143 s each with the
 # default (they spin away each other's time), 12 s with this; one alone 3.8 and 3.3 s.
 SPIN_COUNT = "3000"
+READER_GONE = 128 + signal.SIGPIPE  # as of a program that the signal ends
+OTHER_WORDS = {"predict": "pred", "segment": "pred", "evaluate": "eval", "score": "eval", "new": "init"}
 Step = Callable[[argparse.Namespace, Reporter], None]
 
 
 def step_parser(step: str, description: str) -> argparse.ArgumentParser:
     """Return the parser every step starts from: its name, what it does, and `--events`."""
     parser = argparse.ArgumentParser(
-        prog=f"python -m biom3d.{step}",
+        prog=_typed(step),
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -56,7 +61,15 @@ def step_parser(step: str, description: str) -> argparse.ArgumentParser:
         metavar="FILE",
         help="append one JSON line per event to FILE (for programs that watch)",
     )
+    parser.add_argument("--version", action="version", version=f"biom3d {__version__}")
     return parser
+
+
+def _typed(step: str) -> str:
+    """Return how a step was called: `biom3d pred` or `python -m biom3d.pred`."""
+    program = Path(sys.argv[0])
+    is_umbrella = program.name == "biom3d" or program.parts[-2:] == ("biom3d", "__main__.py")
+    return f"biom3d {step}" if is_umbrella else f"python -m biom3d.{step}"
 
 
 def text_file(text: str) -> Path:
@@ -108,6 +121,11 @@ def run_step(step: str, parser: argparse.ArgumentParser, execute: Step, argv: Se
     try:
         execute(args, report)
         sys.stdout.flush()
+    except BrokenPipeError as error:
+        if not _drop_stdout():  # another pipe than ours
+            report.info(f"error: {system_error(error)}")
+            return 1
+        return READER_GONE
     except (Biom3dError, OSError, MemoryError) as error:
         known = _explain(error)
         report.info(f"error: {known}")
@@ -125,12 +143,33 @@ def run_step(step: str, parser: argparse.ArgumentParser, execute: Step, argv: Se
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `biom3d COMMAND ...`, the umbrella over the steps."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _main(argv)
+    finally:
+        _drop_stdout()  # of `biom3d --help | head`
+
+
+def _main(argv: list[str]) -> int:
     if argv and argv[0] in COMMANDS:
         return _run_command(*argv)
+    if argv[:1] == ["--complete"]:
+        from biom3d.completion import candidates
+
+        print("\n".join(candidates(argv[1:], {name: where for name, (where, _) in COMMANDS.items()})))
+        return 0
     parser = _umbrella_parser()
+    if argv and not argv[0].startswith("-"):
+        parser.error(f"there is no command '{argv[0]}'; {_meant(argv[0])}")
     parser.parse_args(argv)
     parser.print_help()
     return 0
+
+
+def _meant(word: str) -> str:
+    """Say which command may be meant by a word."""
+    close = [OTHER_WORDS[word]] if word in OTHER_WORDS else difflib.get_close_matches(word, COMMANDS, n=1, cutoff=0.5)
+    listed = "`biom3d --help` lists the commands"
+    return f"did you mean 'biom3d {close[0]}'? {listed}" if close else listed
 
 
 def _run_command(name: str, *arguments: str) -> int:
@@ -144,6 +183,16 @@ def _run_command(name: str, *arguments: str) -> int:
         print(f"biom3d: error: {why}", file=sys.stderr)
         return 1
     return int(module.main(list(arguments)))
+
+
+class _PrintCompletion(argparse.Action):
+    """Prints a script for bash and ends."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from biom3d.completion import BASH
+
+        print(BASH, end="")
+        parser.exit()
 
 
 def _umbrella_parser() -> argparse.ArgumentParser:
@@ -160,7 +209,10 @@ def _umbrella_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"biom3d {__version__}")
-    parser.add_argument("command", nargs="?", choices=sorted(COMMANDS), metavar="COMMAND", help="see below")
+    parser.add_argument(
+        "--completion", nargs=0, action=_PrintCompletion, help="print what makes bash complete commands and options"
+    )
+    parser.add_argument("command", nargs="?", metavar="COMMAND", help="see below")
     return parser
 
 
@@ -175,12 +227,28 @@ def _explain(error: Exception) -> Biom3dError:
     return error
 
 
-def _drop_stdout() -> None:
-    """Forget what stdout cannot take (`biom3d plan | head`): Python would try once more at its end, and complain."""
+def _drop_stdout() -> bool:
+    """Forget what stdout cannot take (`biom3d plan | head`): Python would try once more at its end, and complain.
+
+    Return whether its reader has gone.
+    """
     try:
         sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not (is_gone := _reader_has_gone(sys.stdout.fileno())):
+            return False
+    except ValueError:  # no file
+        return False
+    except OSError as error:
+        is_gone = isinstance(error, BrokenPipeError)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return is_gone
+
+
+def _reader_has_gone(pipe: int) -> bool:
+    """Ask, since what was written in one piece is no longer there to be flushed."""
+    poll = select.poll()
+    poll.register(pipe, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def _stop_like_ctrl_c(*_: object) -> None:

@@ -50,7 +50,8 @@ def check(data, capsys):
         out = data.parent / "out.json"
         args = ["--img_path", str(data / "images"), "--msk_path", str(data / "masks"), "--out", str(out)]
         code = main([*args, "--num_classes", str(classes), *options])
-        return code, capsys.readouterr().err, json.loads(out.read_text()) if out.exists() else None
+        said = capsys.readouterr()
+        return code, said.err + said.out, json.loads(out.read_text()) if out.exists() else None
 
     return run
 
@@ -90,13 +91,13 @@ def test_the_table_says_cases_shape_spacing_and_classes(check):
 
 def test_images_alone_are_checked(data, capsys):
     assert main(["--img_path", str(data / "images")]) == 0
-    assert "cases    2" in capsys.readouterr().err
+    assert "cases    2" in capsys.readouterr().out
 
 
 def test_labels_are_counted_without_the_number_of_classes(data, capsys):
     put(data / "masks" / "a.tif", labels(5, 9))
     assert main(["--img_path", str(data / "images"), "--msk_path", str(data / "masks")]) == 0
-    assert "class 9" in capsys.readouterr().err
+    assert "class 9" in capsys.readouterr().out
 
 
 def test_all_problems_are_named_at_once(check, data):

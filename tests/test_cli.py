@@ -1,7 +1,10 @@
 import io
 import json
 import os
+import subprocess
+import sys
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +12,9 @@ from biom3d import __version__
 from biom3d.cli import COMMANDS, main, run_step, step_parser
 from biom3d.errors import DataError, OutputError
 from biom3d.events import Reporter, duration_text, progress_text
+from biom3d.synth import main as synth
+
+BIOM3D = str(Path(sys.executable).parent / "biom3d")
 
 
 def step(execute, tmp_path, *options):
@@ -31,6 +37,72 @@ def test_an_unknown_command_is_wrong_input(capsys):
     with pytest.raises(SystemExit) as caught:
         main(["segment"])
     assert caught.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"), [("predict", "pred"), ("evalute", "eval"), ("chek", "check"), ("segment", "pred"), ("xyz", None)]
+)
+def test_a_mistyped_command_is_told_what_may_be_meant(word, meant, capsys):
+    with pytest.raises(SystemExit):
+        main([word])
+    said = capsys.readouterr().err
+    assert f"there is no command '{word}'" in said
+    assert (f"did you mean 'biom3d {meant}'?" in said) == bool(meant)
+
+
+def test_usage_names_the_command_as_it_was_typed():
+    for command, name in ([BIOM3D], "biom3d pred"), ([sys.executable, "-m", "biom3d"], "biom3d pred"):
+        done = subprocess.run([*command, "pred"], capture_output=True, text=True, check=False)
+        assert done.stderr.startswith(f"usage: {name} ")
+    done = subprocess.run([sys.executable, "-m", "biom3d.pred"], capture_output=True, text=True, check=False)
+    assert done.stderr.startswith("usage: python -m biom3d.pred ")
+
+
+@pytest.mark.parametrize("words", ["--help", "pred --help", "plan --img_path {images}", "check --img_path {images}"])
+def test_a_reader_that_goes_ends_a_step_without_a_word(words, tmp_path):
+    """The pipe is closed before the command writes anything, as by a `head` that has all it wants."""
+    assert synth([str(tmp_path), "--count", "1", "--shape", "16", "32", "32"]) == 0
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [BIOM3D, *words.format(images=tmp_path / "images").split()]
+    with open(writing, "wb") as closed:
+        done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.stderr == ""
+    assert done.returncode in (0, 141)
+
+
+def test_results_are_on_stdout_and_progress_on_stderr(tmp_path, capsys):
+    assert synth([str(tmp_path), "--count", "1", "--shape", "16", "32", "32"]) == 0
+    capsys.readouterr()
+    assert main(["check", "--img_path", str(tmp_path / "images")]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("cases    1, 3D")
+    assert "cases " not in said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["pre"], ["pred", "preprocess", "preprocess_train"]),
+        (["report", "sum"], ["summary"]),
+        (["preprocess", "--max_m"], ["--max_minutes"]),
+        (["preprocess", "--preset", ""], ["large", "medium", "small"]),
+        (["pred", "--log", "logs/"], []),
+        (["none", "x"], []),
+    ],
+)
+def test_words_are_completed(words, expected, capsys):
+    assert main(["--complete", *words]) == 0
+    assert capsys.readouterr().out.split() == expected
+
+
+def test_bash_completes_commands_and_options():
+    """The Tab key itself needs a terminal; what it calls does not."""
+    script = 'eval "$(biom3d --completion)"; COMP_WORDS=(biom3d preprocess --max_m); COMP_CWORD=2; _biom3d; '
+    script += 'echo "${COMPREPLY[@]}"'
+    env = {**os.environ, "PATH": f"{Path(BIOM3D).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["--max_minutes"]
 
 
 @pytest.mark.parametrize(("error", "code"), [(DataError("bad file"), 2), (OutputError("disk full"), 1)])
