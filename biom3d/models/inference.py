@@ -20,11 +20,15 @@ class CpuForm(nn.Module):
         super().__init__()
         for module in network.modules():
             if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
-                weight = module.weight.to(dtype=dtype, memory_format=CHANNELS_LAST)
+                form = torch.contiguous_format if module.in_channels == 1 else CHANNELS_LAST
+                weight = module.weight.to(dtype=dtype, memory_format=form, copy=True)
                 module.weight = nn.Parameter(weight, requires_grad=False)
         self.network, self.dtype = network.eval(), dtype
 
     def forward(self, x: Tensor) -> Tensor:
         """Map an image (b, c, z, y, x) to class scores (b, classes, z, y, x)."""
-        scores: Tensor = self.network(x.to(dtype=self.dtype, memory_format=CHANNELS_LAST))
+        # In 16 bit, oneDNN takes one channel of a single plane in channels-last order for something else and reads
+        # memory that is not its own (torch 2.13): the scores of 2D images were noise.
+        form = torch.contiguous_format if x.shape[1] == x.shape[2] == 1 else CHANNELS_LAST
+        scores: Tensor = self.network(x.to(dtype=self.dtype, memory_format=form))
         return scores
