@@ -17,10 +17,18 @@ from typing import TYPE_CHECKING, Any
 from biom3d.cli import run_step, step_parser
 from biom3d.compat.options import add_foreign_options, answer_foreign_options
 from biom3d.config import SpacingUm
-from biom3d.errors import ConfigError, DataError
+from biom3d.errors import Biom3dError, ConfigError, DataError
 from biom3d.events import Reporter
 from biom3d.files import is_taken, output_error, remove, scratch_folder, write_json
-from biom3d.options import add_key_options, add_spacing_option, add_strict_option, add_threads_option, spacing_from
+from biom3d.memory import memory_limit, resident_bytes
+from biom3d.options import (
+    add_key_options,
+    add_memory_option,
+    add_spacing_option,
+    add_strict_option,
+    add_threads_option,
+    spacing_from,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +38,7 @@ if TYPE_CHECKING:
     from biom3d.io import Header, LazyVolume
     from biom3d.models import UNet
     from biom3d.prediction.biom3d import Scheme
+    from biom3d.prediction.room import Room
     from biom3d.prediction.sliding import Predictor
 
 RECORD = ".biom3d-predictions.json"  # lists what this program wrote into a folder, and with which model
@@ -63,11 +72,15 @@ class PredictOptions:
 
 @dataclass(frozen=True)
 class Model:
-    """Loaded networks and how to predict with them; with a `scheme` as Biom3d 0.1.2 does."""
+    """Loaded networks and how to predict with them; with a `scheme` as Biom3d 0.1.2 does.
+
+    `held_bytes` is the memory of this process with the networks loaded and no image: later it holds what it freed, too.
+    """
 
     predictor: "Predictor"
     keep: str = "none"
     scheme: "Scheme | None" = None
+    held_bytes: int = field(default_factory=resident_bytes)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -119,6 +132,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_strict_option(parser)
     add_spacing_option(parser)
     add_threads_option(parser)
+    add_memory_option(parser)
     add_foreign_options(parser, "pred")
     return parser
 
@@ -149,11 +163,11 @@ def execute(args: argparse.Namespace, report: Reporter) -> None:
             partial = final.parent / f"{final.name}.partial"
             if is_taken(final):
                 raise DataError(f"'{final}' exists and is no empty folder; choose another --out_dir or remove it")
-            predict_folder(runs, Path(args.path_in), partial, options, report, is_ours=True)
+            predict_folder(runs, Path(args.path_in), partial, options, report, True, args.memory_limit)
             partial.replace(final)
         else:
             folder = Path(args.path_out) / Path(args.log[0]).resolve().name.removesuffix(".zip")
-            predict_folder(runs, Path(args.path_in), folder, options, report, is_ours=False)
+            predict_folder(runs, Path(args.path_in), folder, options, report, False, args.memory_limit)
 
 
 def predict_folder(
@@ -163,11 +177,13 @@ def predict_folder(
     options: PredictOptions,
     report: Reporter,
     is_ours: bool,
+    memory_gb: float | None = None,
 ) -> None:
     """Write one label volume per image into `folder`; volumes that this model already wrote there are kept.
 
     `is_ours` says that nobody else writes there, so that what is left of another model may be replaced. An image
-    that cannot be predicted does not stop the others; all problems are raised together at the end.
+    that cannot be predicted does not stop the others; all problems are raised together at the end. `memory_gb` limits
+    the memory of this process, None: what is there.
     """
     from biom3d.data.remarks import tell_passed_over
     from biom3d.io import list_volumes, volume_file
@@ -180,26 +196,38 @@ def predict_folder(
     model = load_model(runs, options)
     record = _open_record(folder, paths, _identity(runs, options), is_ours)
     write_json(folder / RECORD, record)  # also says which names are ours, should this process be killed
-    problems = []
+    problems: list[str] = []
+    unexpected: Exception | None = None
     for number, path in enumerate(paths, start=1):
         key, name = _content_key(path), volume_file(path).name
         if key and record["images"].get(name) == key and (folder / name).exists():
             report.info(f"{name}: done before")
             continue
         try:
-            seconds = _predict_file(model, path, folder / name, options, report)
-        except (DataError, MemoryError) as error:
-            reason = str(error) if isinstance(error, DataError) else f"out of memory: {error}"
-            problems.append(reason if reason.startswith(f"'{path}'") else f"'{path}': {reason}")
+            seconds = _predict_file(model, path, folder / name, options, report, memory_gb)
+        except Exception as error:  # whatever it is, the other images can be done
+            unexpected = unexpected or (None if isinstance(error, Biom3dError | MemoryError) else error)
+            problems.append(_reason(path, error))
             report.info(f"cannot predict {problems[-1]}")
             continue
         record["images"][name] = key
         write_json(folder / RECORD, record)
         report.info(f"{name}  {number}/{len(paths)}  {seconds:.1f} s")
         report.event("image", name=name, index=number, of=len(paths), seconds=round(seconds, 3))
+    if unexpected is not None:
+        raise unexpected
     if problems:
         count = f"{len(problems)} of {len(paths)} images cannot be predicted; the others are done:"
         raise DataError(problems[0] if len(problems) == 1 else "\n  ".join([count, *problems]))
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """Return why an image cannot be predicted, with its name."""
+    if isinstance(error, MemoryError):
+        reason = f"out of memory: {error}"
+    else:
+        reason = str(error) if isinstance(error, Biom3dError) else f"{type(error).__name__}: {error}"
+    return reason if reason.startswith(f"'{path}'") else f"'{path}': {reason}"
 
 
 def load_model(runs: Sequence[Path], options: PredictOptions) -> Model:
@@ -295,7 +323,9 @@ def _load_network(run: Path, plan: "Plan", outputs: int, device: "torch.device")
     return network.to(device).eval(), prior_shift_of(saved, outputs, path)
 
 
-def _predict_file(model: Model, path: Path, target: Path, options: PredictOptions, report: Reporter) -> float:
+def _predict_file(
+    model: Model, path: Path, target: Path, options: PredictOptions, report: Reporter, memory_gb: float | None
+) -> float:
     """Predict one image; labels lie on disk meanwhile, so that memory does not depend on the volume."""
     import time
 
@@ -304,20 +334,26 @@ def _predict_file(model: Model, path: Path, target: Path, options: PredictOption
     from biom3d.prediction.biom3d import predict_like_biom3d
     from biom3d.prediction.postprocess import KEEP
     from biom3d.prediction.sliding import predict_labels
+    from biom3d.training.device import explain_out_of_memory
 
     started = time.monotonic()
     try:
-        with open_volume(path) as volume, scratch_folder(target.parent) as scratch:
+        with (
+            open_volume(path) as volume,
+            scratch_folder(target.parent) as scratch,
+            explain_out_of_memory("more was needed than was there", "give a lower --memory_limit, or more memory"),
+        ):
             header, predictor = volume.header, model.predictor
             tell_remarks([(path, header)], report)
             _warn_without_spacing(path, header, predictor.plan, options, report)
             labels = _label_file(scratch / "labels.npy", header.shape[1:], predictor.plan.num_classes)
             finite = dataclasses.replace(volume, read=_finite_reader(volume))
+            room = _room(model, header, scratch, memory_gb)
             if model.scheme is None:
-                predict_labels(predictor, finite, options.spacing_um or header.spacing_um, labels, report)
+                predict_labels(predictor, finite, options.spacing_um or header.spacing_um, labels, report, room)
             else:
                 spacing = options.spacing_um or _stored_spacing(header)
-                predict_like_biom3d(predictor, model.scheme, finite, spacing, labels, report)
+                predict_like_biom3d(predictor, model.scheme, finite, spacing, labels, report, room)
             write_labels(target, KEEP[model.keep](labels), header)
     except OSError as error:
         raise output_error(target, error) from error
@@ -334,6 +370,17 @@ def _warn_without_spacing(
         f"'{path}' does not tell its voxel size; that of the model is assumed, {assumed} µm (z, y, x); if it is "
         "another one give --spacing Z Y X"
     )
+
+
+def _room(model: Model, header: "Header", scratch: Path, memory_gb: float | None) -> "Room":
+    """Return the room that the prediction of a volume has in memory and, for copies, on disk."""
+    from biom3d.prediction.postprocess import refuse_large
+    from biom3d.prediction.room import measure_room
+
+    limit = memory_limit(memory_gb)
+    refuse_large(model.keep, header.shape[1:], model.held_bytes, limit)
+    held = model.held_bytes + model.predictor.window_bytes()
+    return measure_room(limit, header, held, scratch, memory_gb is not None)
 
 
 def _stored_spacing(header: "Header") -> SpacingUm | None:

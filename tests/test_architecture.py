@@ -22,6 +22,7 @@ ALLOWED = {
     "config": {"errors", "files"},
     "surroundings": set(),
     "io": {"errors", "files"},
+    "memory": {"errors"},
     "metrics": BASE | {"io"},
     "figures": BASE | {"io"},
     "views": BASE | {"io", "figures"},
@@ -38,7 +39,7 @@ ALLOWED = {
     "remote": BASE | {"cli", "engine", "images", "server"},  # the doctor asks for this checkout's images; cards
     "export": BASE
     | {"cli", "io", "data", "options", "training"},  # the step is its __main__; the rest writes and packs results
-    "prediction": BASE | {"data", "io", "models", "training"},
+    "prediction": BASE | {"data", "io", "memory", "models", "training"},
 }
 STEPS = {"check", "plan", "preprocess", "train", "pred", "eval", "report", "synth", "demo"}
 COMMANDS = STEPS | {"export", "images", "preprocess_train", "remote", "server"}

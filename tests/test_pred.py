@@ -8,6 +8,7 @@ import torch
 from biom3d import pred, preprocess, train
 from biom3d.export.__main__ import main as export
 from biom3d.io import Header, read_header, read_labels, write_volume
+from biom3d.memory import resident_bytes
 from tests.test_preprocess import SPACING, header, make_set
 
 
@@ -239,3 +240,36 @@ def test_an_incomplete_model_folder_is_named(model, tmp_path, missing, capfd):
     message = capfd.readouterr().err
     assert str(tmp_path / "model") in message
     assert "Traceback" not in message
+
+
+def test_an_image_that_needs_more_memory_than_is_allowed_is_named_and_the_others_are_done(model, tmp_path, capfd):
+    (tmp_path / "images").mkdir()
+    for name, shape in (("a_large", (16, 1200, 1600)), ("b_small", (16, 24, 24))):
+        write_volume(tmp_path / "images" / f"{name}.tif", np.ones((1, *shape), np.uint16), header(shape))
+    allowed = f"{(resident_bytes() / 1e9 + 0.3) / 0.95:.2f}"
+    keep = ("--keep", "biggest")  # which takes the whole volume
+    assert run(model, tmp_path / "images", tmp_path / "out", "--memory_limit", allowed, *keep) == 2
+    words = capfd.readouterr().err
+    assert "a_large.tif': keeping some of its objects needs" in words
+    assert f"--memory_limit allows {float(allowed):.1f} GB" in words
+    assert [p.name for p in (tmp_path / "out.partial").glob("*.tif")] == ["b_small.tif"]
+
+
+def test_a_limit_below_any_prediction_is_told_before_it_starts(model, tmp_path, capfd):
+    assert run(model, model / "images" / "a.tif", tmp_path / "out", "--memory_limit", "0.01") == 2
+    assert "a.tif': its prediction needs" in capfd.readouterr().err
+
+
+def test_an_error_of_our_own_stops_no_other_image(model, tmp_path, capfd, monkeypatch):
+    real = pred._predict_file
+
+    def fail_for_b(model, path, *more):
+        if path.name == "b.tif":
+            raise ZeroDivisionError("ours")
+        return real(model, path, *more)
+
+    monkeypatch.setattr(pred, "_predict_file", fail_for_b)
+    with pytest.raises(ZeroDivisionError):
+        run(model, model / "images", tmp_path / "out")
+    assert "cannot predict" in capfd.readouterr().err
+    assert sorted(p.name for p in (tmp_path / "out.partial").glob("*.tif")) == ["a.tif", "c.tif", "d.tif"]

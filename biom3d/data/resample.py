@@ -32,11 +32,15 @@ def resample_axis(array: np.ndarray, axis: int, n_out: int, taps: int) -> np.nda
     n_in = array.shape[axis]
     if n_in == n_out:
         return array
-    index, weight = axis_weights(n_in, n_out, taps)
+    return weighted_sum(array, axis, *axis_weights(n_in, n_out, taps))
+
+
+def weighted_sum(array: np.ndarray, axis: int, index: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Make each sample of an axis from its neighbours `index` (n_out, taps) with their weights; float32."""
     shape = [1] * array.ndim
-    shape[axis] = n_out
-    out = np.zeros([*array.shape[:axis], n_out, *array.shape[axis + 1 :]], np.float32)
-    for k in range(taps):
+    shape[axis] = len(index)
+    out = np.zeros([*array.shape[:axis], len(index), *array.shape[axis + 1 :]], np.float32)
+    for k in range(index.shape[1]):
         out += array.take(index[:, k], axis) * weight[:, k].reshape(shape)
     return out
 

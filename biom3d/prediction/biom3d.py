@@ -5,6 +5,7 @@ channels share one mean and deviation, images are resampled by splines, and labe
 streams where nothing is resampled; else the volume is in memory.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -16,16 +17,10 @@ from biom3d.data.normalise import Scaling, mean_and_std
 from biom3d.events import Reporter
 from biom3d.io import LazyVolume
 from biom3d.io.mapped import forget_pages
-from biom3d.prediction.sliding import (
-    Axis,
-    PlaneReader,
-    Predictor,
-    ScaledSource,
-    blocks_of,
-    check_fits,
-    refuse_other_units,
-    score_slabs,
-)
+from biom3d.prediction.room import UNLIMITED, Room
+from biom3d.prediction.sliding import Predictor, check_fits, plan_tiles, refuse_other_units, score_tiles
+from biom3d.prediction.source import BlockReader, ScaledSource, blocks_of, open_planes
+from biom3d.prediction.windows import Axis
 
 EPSILON = 1e-8  # added to a standard deviation
 THIN = 3  # an axis is thin if both others are more than this many times longer
@@ -49,18 +44,27 @@ def predict_like_biom3d(
     spacing: SpacingUm | None,
     labels: np.ndarray,
     report: Reporter,
+    room: Room = UNLIMITED,
 ) -> None:
-    """Segment `volume` into `labels` (z, y, x); `spacing` is in the unit of `scheme.spacing`."""
+    """Segment `volume` into `labels` (z, y, x); `spacing` is in the unit of `scheme.spacing`.
+
+    Raises DataError where `room` is too small.
+    """
     check_fits(predictor.plan, volume)
     shape: Triple = volume.header.shape[1:]
     target = resampled_shape(shape, spacing, scheme.spacing)
-    scaling = choose_joint_scaling(scheme, blocks_of(volume), volume.header.shape[0])
-    read = ScaledSource(volume, scaling, shape).read if target == shape else _resampled(volume, scaling, target)
     axes = [padded_axis(n, p) for n, p in zip(target, predictor.plan.patch_size, strict=True)]
-    out = labels if target == shape else np.zeros(target, labels.dtype)
-    for z, scores in score_slabs(predictor, read, axes, report):
-        out[z : z + scores.shape[1]] = decide(scores, scheme.softmax)
-        forget_pages(out)
+    if target != shape:
+        room = room.without(_resampling_bytes(shape, target, volume.header.shape[0]))
+    tiles = plan_tiles(predictor, axes, target, room)
+    with open_planes(volume, room.folder if len(tiles) > 1 and target == shape else None) as planes:
+        scaling = choose_joint_scaling(scheme, blocks_of(planes.volume), volume.header.shape[0])
+        read = ScaledSource(planes, scaling, shape).read if target == shape else _resampled(volume, scaling, target)
+        out = labels if target == shape else np.zeros(target, labels.dtype)
+        for (y, x), slabs in score_tiles(predictor, read, axes, tiles, report):
+            for z, scores in slabs:
+                out[z : z + scores.shape[1], slice(*y.out), slice(*x.out)] = decide(scores, scheme.softmax)
+                forget_pages(out)
     if out is not labels:
         labels[...] = resize_labels(out, shape)
 
@@ -162,6 +166,11 @@ def _resize_classes(array: np.ndarray, shape: Sequence[int], order: int) -> np.n
     return out
 
 
-def _resampled(volume: LazyVolume, scaling: Scaling, target: Triple) -> PlaneReader:
+def _resampled(volume: LazyVolume, scaling: Scaling, target: Triple) -> BlockReader:
     whole = resize_image(scaling.apply(volume.read(0, volume.header.shape[1])), target).astype(np.float32)
-    return lambda z0, z1: whole[:, z0:z1]
+    return lambda z, y, x: whole[:, slice(*z), slice(*y), slice(*x)]
+
+
+def _resampling_bytes(shape: Triple, target: Triple, channels: int) -> float:
+    """Return what volumes in memory take while splines resample them: float64, and a copy on the way."""
+    return 8.0 * (channels + 2) * (math.prod(shape) + 2 * math.prod(target))

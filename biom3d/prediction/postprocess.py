@@ -1,9 +1,14 @@
 """Keep the objects that matter: the largest component of a class, or the large ones."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from biom3d.errors import DataError
+from biom3d.memory import SHARE, Limit, in_gb
+
+BYTES = 12  # a voxel: numbered components, two masks, the result, the values of all objects
 BIG = 0.3  # share of Otsu's threshold of the volumes above which a component counts as big, as in Biom3d
 
 
@@ -43,6 +48,16 @@ KEEP: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "centred": keep_centred,
     "big_biom3d": keep_big_biom3d,
 }
+
+
+def refuse_large(keep: str, shape: Sequence[int], held: float, limit: Limit) -> None:
+    """Raise DataError where a volume of `shape` cannot be held whole, as every `keep` but "none" does."""
+    needed = (held + BYTES * math.prod(shape)) / SHARE
+    if keep != "none" and needed > limit.bytes:
+        raise DataError(
+            f"keeping some of its objects needs {in_gb(needed)} of memory, {limit.who} {in_gb(limit.bytes)}; use a "
+            "machine with more, or leave --keep out"
+        )
 
 
 def _keep(labels: np.ndarray, choose: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Sliding-window prediction that streams along z: memory depends on the patch and the slab, not on the volume.
+"""Sliding-window prediction that streams along z, tile by tile: memory depends on the patch, not on the volume.
 
 Windows overlap by half and never leave the volume (only where it is smaller than the patch they see its mirror
 image, as in training). Their
@@ -20,43 +20,20 @@ from torch import Tensor, nn
 
 from biom3d.config import Plan, SpacingUm, Triple
 from biom3d.data.normalise import Scaling, choose_scaling
-from biom3d.data.patches import mirrored, window_starts
-from biom3d.data.resample import CUBIC, LINEAR, axis_weights, resample_axis, target_shape
+from biom3d.data.patches import mirrored
+from biom3d.data.resample import LINEAR, axis_weights, target_shape, weighted_sum
 from biom3d.errors import DataError
 from biom3d.events import Reporter
 from biom3d.io import LazyVolume
 from biom3d.io.mapped import forget_pages
+from biom3d.prediction.room import COPY_BYTES, PLANES_READ, UNLIMITED, Room, fitting_tiles, tile_cost, window_bytes
+from biom3d.prediction.source import BlockReader, ScaledSource, blocks_of, open_planes
+from biom3d.prediction.windows import Axis, Limits, Tile, count_windows, plan_axis, whole_plane
 from biom3d.training.device import autocast, explain_out_of_memory
 
-SIGMA = 1 / 8  # of the patch: standard deviation of the Gaussian weights
-READ_PLANES_BYTES = 64e6  # about what is read at once to gather statistics
-COPY_BYTES = 64e6  # about what is copied at once of a slab
 DEVICE_SHARE = 0.25  # of a GPU's free memory that slabs may take; larger ones stay in main memory
 MAX_RATIO = 50.0  # of the voxel sizes of volume and model; more are different units, such as mm and µm
 Planes = tuple[int, np.ndarray]
-PlaneReader = Callable[[int, int], np.ndarray]
-
-
-@dataclass(frozen=True)
-class Axis:
-    """Windows along one axis: the volume lies at `before` in `padded` voxels; a window has `weights` (patch,).
-
-    Around the volume is its mirror image where `mirror`, else 0.
-    """
-
-    length: int
-    before: int
-    padded: int
-    starts: Sequence[int]
-    weights: np.ndarray
-    mirror: bool = False
-
-    def weight_sum(self) -> np.ndarray:
-        """Return the sum of the windows' weights (padded,) float32."""
-        total = np.zeros(self.padded, np.float32)
-        for begin in self.starts:
-            total[begin : begin + len(self.weights)] += self.weights
-        return total
 
 
 @dataclass(frozen=True)
@@ -74,22 +51,48 @@ class Predictor:
     precision: Callable[[torch.device], AbstractContextManager[None]] = autocast
     prior_shift: Sequence[float] = (0.0,)  # the same for all classes, which decides nothing
 
+    def window_bytes(self) -> float:
+        """Return what a window takes in the main memory, about."""
+        plan, outputs = self.plan, self.plan.num_classes + 1
+        if self.device.type == "cuda":
+            return window_bytes(plan.patch_size, 0, outputs, 4)
+        itemsize = max(getattr(network, "dtype", torch.float32).itemsize for network in self.networks)
+        return window_bytes(plan.patch_size, plan.width, outputs, itemsize)
+
 
 def predict_labels(
-    predictor: Predictor, volume: LazyVolume, spacing: SpacingUm | None, labels: np.ndarray, report: Reporter
+    predictor: Predictor,
+    volume: LazyVolume,
+    spacing: SpacingUm | None,
+    labels: np.ndarray,
+    report: Reporter,
+    room: Room = UNLIMITED,
 ) -> None:
-    """Segment `volume` into `labels` (z, y, x), an integer array or memory map of the volume's shape."""
+    """Segment `volume` into `labels` (z, y, x), an integer array or memory map of the volume's shape.
+
+    Raises DataError where `room` is too small.
+    """
     check_fits(predictor.plan, volume)
     shape = volume.header.shape[1:]
     refuse_other_units(spacing, predictor.plan.spacing_um)
     target = target_shape(shape, spacing, predictor.plan.spacing_um)
-    source = ScaledSource(volume, _scaling(predictor.plan, volume), target)
     axes = [plan_axis(n, p) for n, p in zip(target, predictor.plan.patch_size, strict=True)]
-    scores = score_slabs(predictor, source.read, axes, report)
+    tiles = plan_tiles(predictor, axes, shape, room)
     shift = np.array(predictor.prior_shift, np.float32)[:, None, None]
-    for z, plane in _resample_back(scores, target, shape):
-        labels[z] = (plane - shift).argmax(0)
-        forget_pages(labels)
+    with open_planes(volume, room.folder if len(tiles) > 1 else None) as planes:
+        source = ScaledSource(planes, _scaling(predictor.plan, planes.volume), target)
+        for (y, x), scores in score_tiles(predictor, source.read, axes, tiles, report):
+            for z, plane in _resample_back(scores, target, shape, (y, x)):
+                labels[z, slice(*y.out), slice(*x.out)] = (plane - shift).argmax(0)
+                forget_pages(labels)
+
+
+def plan_tiles(predictor: Predictor, axes: Sequence[Axis], shape: Sequence[int], room: Room) -> list[Tile]:
+    """Return the tiles of the plane that keep within the room; the whole plane where slabs lie on the GPU."""
+    if _place(predictor, axes).type != "cpu":
+        return [whole_plane(axes, shape)]
+    cost = tile_cost(axes, shape, predictor.plan.num_channels, predictor.plan.num_classes + 1)
+    return fitting_tiles(axes, shape, cost, room)
 
 
 def check_fits(plan: Plan, volume: LazyVolume) -> None:
@@ -116,80 +119,44 @@ def refuse_other_units(spacing: SpacingUm | None, target: SpacingUm | None) -> N
         )
 
 
-def gaussian_weights(length: int) -> np.ndarray:
-    """Return the weights of a window along one axis: 1 in the middle, never 0; float32."""
-    offset = (np.arange(length) - (length - 1) / 2) / (length * SIGMA)
-    return np.maximum(np.exp(-0.5 * offset**2), 1e-3).astype(np.float32)
-
-
-def plan_axis(length: int, patch: int) -> Axis:
-    """Return windows that overlap by at least half and never leave `length`, which is padded only to a patch."""
-    padded = max(length, patch)
-    starts = window_starts(padded, patch)
-    return Axis(length, (padded - length) // 2, padded, starts, gaussian_weights(patch), mirror=True)
-
-
-class ScaledSource:
-    """Planes of the volume as the network wants them: scaled and resampled."""
-
-    def __init__(self, volume: LazyVolume, scaling: Scaling, target: Triple) -> None:
-        self.volume, self.scaling, self.target = volume, scaling, target
-
-    def read(self, z0: int, z1: int) -> np.ndarray:
-        """Return the planes z0 <= z < z1 of the target grid as (c, z, y, x) float32."""
-        _, height, width = self.target
-        block = self._resampled(z0, z1)
-        if block.shape[2:] != (height, width):
-            block = resample_axis(resample_axis(block, 2, height, CUBIC), 3, width, CUBIC)
-        return block
-
-    def _resampled(self, begin: int, end: int) -> np.ndarray:
-        """Return planes of the target grid that are not yet resampled within the plane."""
-        native, depth = self.volume.header.shape[1], self.target[0]
-        if native == depth:
-            return self.scaling.apply(self.volume.read(begin, end))
-        index, weight = (part[begin:end] for part in axis_weights(native, depth, CUBIC))
-        first, last = int(index.min()), int(index.max())
-        planes = self.scaling.apply(self.volume.read(first, last + 1))
-        out = np.zeros((planes.shape[0], end - begin, *planes.shape[2:]), np.float32)
-        for k in range(index.shape[1]):
-            out += planes[:, index[:, k] - first] * weight[None, :, k, None, None]
-        return out
-
-
 def _scaling(plan: Plan, volume: LazyVolume) -> Scaling:
     """Gather the statistics of a volume block by block."""
     return choose_scaling(plan.normalisation, blocks_of(volume), volume.header.shape[0])
 
 
-def blocks_of(volume: LazyVolume) -> Iterator[np.ndarray]:
-    """Yield all planes (c, n, y, x) as stored, some at a time."""
-    channels, depth, height, width = volume.header.shape
-    step = max(1, int(READ_PLANES_BYTES / (channels * height * width * 4)))
-    yield from (volume.read(z, min(z + step, depth)) for z in range(0, depth, step))
+def score_tiles(
+    predictor: Predictor, read: BlockReader, axes: Sequence[Axis], tiles: Sequence[Tile], report: Reporter
+) -> Iterator[tuple[Tile, Iterator[Planes]]]:
+    """Yield each tile with the scores of its planes, see `score_slabs`, which have to be used before the next tile."""
+    total = len(axes[0].starts) * count_windows(tiles)
+    progress = report.track(range(total), "windows", total=total, unit="window")
+    for tile in tiles:
+        yield tile, score_slabs(predictor, read, axes, tile, progress)
+    for _ in progress:  # let the bar end
+        pass
 
 
-def score_slabs(predictor: Predictor, read: PlaneReader, axes: Sequence[Axis], report: Reporter) -> Iterator[Planes]:
-    """Yield (z, scores (classes, n, y, x)) of finished planes, from the first to the last.
+def score_slabs(
+    predictor: Predictor, read: BlockReader, axes: Sequence[Axis], tile: Tile, progress: Iterator[object]
+) -> Iterator[Planes]:
+    """Yield (z, scores (classes, n, y, x)) of finished planes of a tile, from the first to the last.
 
-    `read(z0, z1)` returns planes (c, z, y, x) float32 of the volume, whose axes (z, y, x) the windows lie on.
+    `read(z, y, x)` returns a block (c, z, y, x) float32 of the volume whose axes (z, y, x) the windows lie on; y and x
+    of the scores are what the tile needs. `progress` is asked for the next item before each window.
     """
     first_axis, *in_plane = axes
     starts, patch = first_axis.starts, [len(axis.weights) for axis in axes]
     place = _place(predictor, axes)
     kernel = _kernel(axes).to(place)
+    # of a tile: what is needed of the padded plane, and where that lies in the slabs
+    needed = [slice(*(n + axis.before for n in span.need)) for axis, span in zip(in_plane, tile, strict=True)]
+    crop = tuple(slice(n.start - s.held[0], n.stop - s.held[0]) for n, s in zip(needed, tile, strict=True))
     sums = [torch.from_numpy(axis.weight_sum()).to(place) for axis in axes]
-    plane_weight = sums[1][:, None] * sums[2][None, :]
-    windows = list(itertools.product(*(axis.starts for axis in in_plane)))
-    progress = report.track(
-        itertools.product(range(len(starts)), range(len(windows))),
-        "windows",
-        total=len(starts) * len(windows),
-        unit="window",
-    )
-    images = _fill(None, read, range(starts[0], starts[0] + patch[0]), axes, place)
+    plane_weight = sums[1][needed[0], None] * sums[2][None, needed[1]]
+    windows = [(y - tile[0].held[0], x - tile[1].held[0]) for y in tile[0].starts for x in tile[1].starts]
+    held = [span.held for span in tile]
+    images = _fill(None, read, (starts[0], starts[0] + patch[0]), held, axes, place)
     scores: Tensor | None = None
-    crop = tuple(slice(axis.before, axis.before + axis.length) for axis in in_plane)
     for i, begin in enumerate(starts):
         for y, x in windows:
             next(progress)
@@ -198,6 +165,7 @@ def score_slabs(predictor: Predictor, read: PlaneReader, axes: Sequence[Axis], r
             if scores is None:
                 scores = torch.zeros((len(result), *images.shape[1:]), device=place)
             scores[:, :, y : y + patch[1], x : x + patch[2]].addcmul_(result, kernel)
+            del result
         assert scores is not None
         done = (starts[i + 1] if i + 1 < len(starts) else first_axis.padded) - begin
         first = max(begin, first_axis.before)
@@ -205,22 +173,18 @@ def score_slabs(predictor: Predictor, read: PlaneReader, axes: Sequence[Axis], r
         step = _planes_at_once(scores)
         for z in range(first, last, step):
             end = min(z + step, last)
-            finished = scores[:, z - begin : end - begin, *crop] / (
-                sums[0][z:end, None, None] * plane_weight[crop[0], crop[1]]
-            )
+            finished = scores[:, z - begin : end - begin, *crop] / (sums[0][z:end, None, None] * plane_weight)
             yield z - first_axis.before, finished.cpu().numpy()
         if i + 1 < len(starts):
             _shift(scores, done)
             scores[:, -done:] = 0
             _shift(images, done)
-            _fill(images[:, -done:], read, range(begin + patch[0], starts[i + 1] + patch[0]), axes, place)
-    for _ in progress:  # let the bar end
-        pass
+            _fill(images[:, -done:], read, (begin + patch[0], starts[i + 1] + patch[0]), held, axes, place)
 
 
 def _planes_at_once(slab: Tensor) -> int:
     """Return how many planes of a slab (c, z, y, x) are worked on at a time, so that copies stay small."""
-    return max(8, int(COPY_BYTES / (slab[:, 0].numel() * slab.element_size())))
+    return max(1, int(COPY_BYTES / (slab[:, 0].numel() * slab.element_size())))
 
 
 def _shift(slab: Tensor, planes: int) -> None:
@@ -231,43 +195,54 @@ def _shift(slab: Tensor, planes: int) -> None:
         slab[:, z : z + size] = slab[:, z + planes : z + planes + size]
 
 
-def _fill(slab: Tensor | None, read: PlaneReader, wanted: range, axes: Sequence[Axis], place: torch.device) -> Tensor:
+def _fill(
+    slab: Tensor | None,
+    read: BlockReader,
+    wanted: Limits,
+    held: Sequence[Limits],
+    axes: Sequence[Axis],
+    place: torch.device,
+) -> Tensor:
     """Read the planes `wanted` of the padded grid into a slab (c, z, y, x), a new one where none is given."""
-    done = 0
-    while done < len(wanted):
-        step = 8 if slab is None else _planes_at_once(slab)
-        part = wanted[done : done + step]
-        block = _padded_block(read, part.start, part.stop, axes)
+    z, last = wanted
+    while z < last:
+        step = PLANES_READ if slab is None else max(PLANES_READ, _planes_at_once(slab))
+        end = min(z + step, last)
+        block = torch.from_numpy(np.ascontiguousarray(_padded_block(read, [(z, end), *held], axes)))
         if slab is None:
-            slab = torch.empty((block.shape[0], len(wanted), *block.shape[2:]), device=place)
-        slab[:, done : done + len(part)] = block
-        done += len(part)
+            slab = torch.empty((block.shape[0], last - z, *block.shape[2:]), device=place)
+        slab[:, z - wanted[0] : end - wanted[0]] = block
+        z = end
     assert slab is not None
     return slab
 
 
-def _padded_block(read: PlaneReader, z0: int, z1: int, axes: Sequence[Axis]) -> Tensor:
-    """Return planes z0..z1 of the padded grid as a tensor (c, z, y, x)."""
-    block = _planes(read, z0 - axes[0].before, z1 - axes[0].before, axes[0])
-    for axis, number in zip(axes[1:], (2, 3), strict=True):
-        around = [(0, 0)] * 4
-        around[number] = (axis.before, axis.padded - axis.length - axis.before)
-        if any(around[number]):
-            block = np.pad(block, around, "symmetric" if axis.mirror else "constant")
-    return torch.from_numpy(np.ascontiguousarray(block))
+def _padded_block(read: BlockReader, limits: Sequence[Limits], axes: Sequence[Axis]) -> np.ndarray:
+    """Return a block (c, z, y, x) of the padded grid, of which some may lie outside the volume."""
+    wanted = [(begin - axis.before, end - axis.before) for axis, (begin, end) in zip(axes, limits, strict=True)]
+    inside = [_inside(axis, *limit) for axis, limit in zip(axes, wanted, strict=True)]
+    block = read(*inside)
+    for number, (axis, (begin, end), (first, last)) in enumerate(zip(axes, wanted, inside, strict=True), start=1):
+        if (begin, end) == (first, last):
+            continue
+        if axis.mirror:
+            block = block.take(mirrored(begin, end, axis.length) - first, number)
+        else:
+            above = min(max(-begin, 0), end - begin)
+            kept = max(0, min(end, axis.length) - max(begin, 0))
+            around = [(0, 0)] * 4
+            around[number] = (above, end - begin - above - kept)
+            block = np.pad(block.take(range(kept), number), around)
+    return block
 
 
-def _planes(read: PlaneReader, z0: int, z1: int, axis: Axis) -> np.ndarray:
-    """Return planes z0..z1 of the volume (c, z, y, x), of which some may lie outside."""
+def _inside(axis: Axis, begin: int, end: int) -> Limits:
+    """Return what is to be read of an axis for begin..end, of which some may lie outside; at least one voxel."""
     if axis.mirror:
-        wanted = mirrored(z0, z1, axis.length)
-        first, last = int(wanted.min()), int(wanted.max())
-        return read(first, last + 1)[:, wanted - first]
-    begin, end = (min(max(z, 0), axis.length) for z in (z0, z1))
-    block = read(begin, end) if begin < end else read(0, 1)[:, :0]
-    above = min(max(-z0, 0), z1 - z0)
-    below = z1 - z0 - above - block.shape[1]
-    return np.pad(block, [(0, 0), (above, below), (0, 0), (0, 0)]) if above or below else block
+        wanted = mirrored(begin, end, axis.length)
+        return int(wanted.min()), int(wanted.max()) + 1
+    first = min(max(begin, 0), axis.length - 1)
+    return first, max(first + 1, min(end, axis.length))
 
 
 def _kernel(axes: Sequence[Axis]) -> Tensor:
@@ -304,14 +279,23 @@ def _run(predictor: Predictor, window: Tensor) -> Tensor:
                 scores = network(window.flip(flip)).flip(flip).float()
                 total = scores if total is None else total.add_(scores)
     assert total is not None
-    return total / (len(predictor.networks) * len(flips))
+    return total.div_(len(predictor.networks) * len(flips))
 
 
-def _resample_back(scores: Iterator[Planes], target: Triple, shape: Sequence[int]) -> Iterator[Planes]:
-    """Yield (z, scores (classes, y, x)) on the grid of the volume, plane by plane."""
-    in_plane: Callable[[np.ndarray], np.ndarray] = lambda s: resample_axis(  # noqa: E731
-        resample_axis(s, 2, shape[1], LINEAR), 3, shape[2], LINEAR
-    )
+def _resample_back(
+    scores: Iterator[Planes], target: Triple, shape: Sequence[int], tile: Tile
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (z, scores (classes, y, x)) of a tile on the grid of the volume, plane by plane."""
+
+    def in_plane(planes: np.ndarray) -> np.ndarray:
+        for axis, span in zip((2, 3), tile, strict=True):
+            if target[axis - 1] != shape[axis - 1]:
+                index, weight = (
+                    part[slice(*span.out)] for part in axis_weights(target[axis - 1], shape[axis - 1], LINEAR)
+                )
+                planes = weighted_sum(planes, axis, index - span.need[0], weight)
+        return planes
+
     if target[0] == shape[0]:
         for z, planes in scores:
             planes = in_plane(planes)

@@ -12,7 +12,8 @@ from biom3d.planning.fingerprint import make_fingerprint
 from biom3d.planning.machine import Machine
 from biom3d.planning.plan import make_plan
 from biom3d.prediction import sliding
-from biom3d.prediction.sliding import Predictor, gaussian_weights, plan_axis, predict_labels
+from biom3d.prediction.sliding import Predictor, predict_labels
+from biom3d.prediction.windows import gaussian_weights, plan_axis
 
 
 class Threshold(torch.nn.Module):
