@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from biom3d.cli import run_step, step_parser
 from biom3d.compat.options import add_foreign_options, answer_foreign_options
@@ -23,7 +23,7 @@ from biom3d.errors import ConfigError, DataError
 from biom3d.events import Reporter, duration_text
 from biom3d.files import is_taken, output_error, remove, replace
 from biom3d.options import MAX_MINUTES, add_processes_option, add_threads_option
-from biom3d.planning.length import fit_length, is_open, restored
+from biom3d.planning.length import continued, fit_length, is_open, restored
 from biom3d.training import launch
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class TrainJob:
     weights_from: Path | None = None
     any_length: bool = False
     precision: str = "auto"
+    earlier: Path | None = None  # a finished, shorter training to go on with
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -84,6 +85,12 @@ def build_parser() -> argparse.ArgumentParser:
         type=float,
         metavar="MINUTES",
         help=f"{MAX_MINUTES} (default: that of the plan); with --config only",
+    )
+    parser.add_argument(
+        "--continue_from",
+        metavar="RUN",
+        help="with --run_dir: go on with the epochs of this finished model folder, if its plan is the same but for "
+        "fewer epochs; it is only read",
     )
     add_compute_options(parser)
     parser.add_argument("--meeting", type=Path, help=argparse.SUPPRESS)  # of the processes that --processes starts
@@ -180,7 +187,8 @@ def job_from(args: argparse.Namespace) -> TrainJob:
         return TrainJob(plan, args.fold, data, run, weights_from=weights, precision=args.precision)
     final = Path(args.run_dir)
     partial = final.parent / f"{final.name}.partial"
-    return TrainJob(plan, args.fold, data, partial, final, weights, precision=args.precision)
+    earlier = Path(args.continue_from) if args.continue_from else None
+    return TrainJob(plan, args.fold, data, partial, final, weights, precision=args.precision, earlier=earlier)
 
 
 def train(
@@ -214,7 +222,7 @@ def train(
     _refuse_nothing_to_learn(cases, job, report)
     weights = load_checkpoint(_best_of(job.weights_from), device)["model"] if job.weights_from else None
     with _only_one(job.run) if group.is_first else contextlib.nullcontext(), joined(group, device, meeting):
-        job = _with_length(job, cases, compute, report)
+        job = _continued(_with_length(job, cases, compute, report), group, report)
         training = loop.start(job.plan, job.fold, cases, job.run, compute, weights)
         training.origin = _sha256(_best_of(job.weights_from)) if job.weights_from else ""
         _take_up(training, job, report)
@@ -282,6 +290,43 @@ def _with_length(
     plan = fit_length(job.plan, speed)
     report.info(f"max_minutes: {plan.why['num_epochs']}")
     return dataclasses.replace(job, plan=plan)
+
+
+def _continued(job: TrainJob, group: "Group", report: Reporter) -> TrainJob:
+    """Return the job as it goes on with an earlier, shorter training, whose state is copied to where it works."""
+    if job.earlier is None:
+        return job
+    import torch
+
+    from biom3d.training.checkpoint import known_facts, last_path, load_checkpoint, plan_facts
+
+    desc = job.plan.desc
+    saved = load_checkpoint(last_path(job.earlier, desc), torch.device("cpu"))
+    plan = continued(job.plan, known_facts(saved.get("plan", {})))
+    if plan is None:
+        report.info(f"'{job.earlier}' is of another plan or not shorter; this training starts anew")
+        return job
+    facts = plan_facts(plan)
+    left = last_path(job.run, desc)
+    is_begun = left.is_file() and known_facts(load_checkpoint(left, torch.device("cpu")).get("plan", {})) == facts
+    if group.is_first and not is_begun:
+        if (job.run / "model").exists():
+            _set_aside_another(job.run, report)
+        _copy_state(job, saved, facts)
+        report.info(f"goes on with the {len(saved['rows'])} epochs of '{job.earlier}', to {plan.num_epochs}")
+    return dataclasses.replace(job, plan=plan)
+
+
+def _copy_state(job: TrainJob, saved: dict[str, Any], facts: dict[str, Any]) -> None:
+    """Put weights, curve and state of an earlier training where this one works, the state last: it begins there."""
+    from biom3d.files import atomic_path
+    from biom3d.training.checkpoint import best_path, last_path, save_checkpoint
+
+    assert job.earlier is not None
+    with atomic_path(best_path(job.run, job.plan.desc)) as temporary:
+        shutil.copyfile(best_path(job.earlier, job.plan.desc), temporary)
+    content = {name: value for name, value in saved.items() if name != "version"}
+    save_checkpoint(last_path(job.run, job.plan.desc), {**content, "plan": facts})
 
 
 def _load_any_plan(path: Path, data_dir: str | None) -> Plan:

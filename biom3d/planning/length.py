@@ -7,8 +7,9 @@ trained as it is, so a resumed training, or another one from the plan in a model
 import dataclasses
 import hashlib
 import json
+from typing import Any
 
-from biom3d.config import Plan
+from biom3d.config import NO_FACTS, Plan
 from biom3d.planning.plan import plan_again
 
 MIN_EPOCHS = 10  # fewer, and the learning rate falls in too coarse steps; rather fewer batches in each
@@ -109,6 +110,28 @@ def shortened(plan: Plan, done: int, num_epochs: int) -> Plan:
     """Return the plan with fewer epochs from now on, after `done`; it remembers what the earlier ones reckoned with."""
     earlier = (*plan.earlier_lengths, (done, plan.num_epochs))
     return dataclasses.replace(plan, num_epochs=num_epochs, earlier_lengths=earlier)
+
+
+def continued(plan: Plan, facts: dict[str, Any]) -> Plan | None:
+    """Return the plan as it goes on with a shorter training of the plan that `facts` tell; None where that differs.
+
+    The optimiser stays that of the shorter one, unless the plan was asked for another: it may have been chosen for
+    the number of epochs.
+    """
+    length = facts.get("num_epochs")
+    if plan.max_minutes is not None or facts.get("max_minutes") is not None or not isinstance(length, int):
+        return None
+    may_differ = ("num_epochs", "earlier_lengths", *LEARNING)
+    wanted = {key: value for key, value in dataclasses.asdict(plan).items() if key not in (*NO_FACTS, *may_differ)}
+    asked = [name for name in LEARNING if getattr(plan.request, name, None) is not None]
+    if length >= plan.num_epochs or any(facts[name] != getattr(plan, name) for name in asked):
+        return None
+    if any(facts.get(key) != value for key, value in wanted.items()):
+        return None
+    earlier = (*((until, before) for until, before in facts["earlier_lengths"]), (length, length))
+    reason = f"{plan.num_epochs} were asked for; the first {length} are those of a finished training"
+    learning = {name: facts[name] for name in LEARNING}
+    return dataclasses.replace(plan, earlier_lengths=earlier, why=plan.why | {"num_epochs": reason}, **learning)
 
 
 def length_at(plan: Plan, epoch: int) -> int:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from biom3d.config import load_plan, read_yaml, save_plan
+from biom3d.planning.length import continued
 from biom3d.train import main
 from tests.training.conftest import REQUEST, make_data, make_plan_file
 
@@ -121,6 +122,61 @@ def test_a_finished_training_goes_on_when_its_plan_has_more_epochs(tmp_path, pla
     save_plan(dataclasses.replace(plan, num_epochs=4), tmp_path / "run" / "plan.yaml")
     assert main(["--log", str(tmp_path / "run")]) == 0
     assert len(curve(tmp_path / "run")) == 4
+
+
+@pytest.fixture
+def longer(tmp_path):
+    """A plan as that of `plan_file`, but for more epochs."""
+    make_plan_file(tmp_path / "longer.yaml", dataclasses.replace(REQUEST, num_epochs=5))
+    return tmp_path / "longer.yaml"
+
+
+def test_a_longer_training_goes_on_with_a_shorter_one_and_leaves_that_alone(tmp_path, plan_file, data, longer, capfd):
+    short, long = tmp_path / "short", tmp_path / "long"
+    assert run(plan_file, data, short) == 0
+    before = (short / "model/boxes.pth").read_bytes()
+    assert run(longer, data, long, "--continue_from", str(short)) == 0
+    assert f"goes on with the 3 epochs of '{short}', to 5" in capfd.readouterr().err
+    assert curve(long)[:3] == curve(short)
+    rates = [float(row["learning_rate"]) for row in curve(long)]
+    assert rates[3:] == [pytest.approx(rates[0] * (1 - epoch / 5) ** 0.9) for epoch in (3, 4)]
+    plan = load_plan(long / "plan.yaml")
+    assert (plan.num_epochs, plan.earlier_lengths) == (5, ((3, 3),))
+    assert plan.why["num_epochs"] == "5 were asked for; the first 3 are those of a finished training"
+    assert (short / "model/boxes.pth").read_bytes() == before
+
+
+def test_a_killed_longer_training_goes_on_where_it_was(tmp_path, plan_file, data, longer, monkeypatch, capfd):
+    from biom3d.training import loop
+
+    assert run(plan_file, data, tmp_path / "short") == 0
+    assert run(longer, data, tmp_path / "whole", "--continue_from", str(tmp_path / "short")) == 0
+    once = loop.validate
+    monkeypatch.setattr(loop, "validate", lambda training: once(training) if len(training.rows) < 4 else 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(longer, data, tmp_path / "long", "--continue_from", str(tmp_path / "short"))
+    monkeypatch.setattr(loop, "validate", once)
+    assert run(longer, data, tmp_path / "long", "--continue_from", str(tmp_path / "short")) == 0
+    assert "after epoch 4 of 5" in capfd.readouterr().err
+    assert same(weights(tmp_path / "long"), weights(tmp_path / "whole"))
+
+
+def test_what_is_not_the_same_but_shorter_is_not_gone_on_with(tmp_path, plan_file, data, longer, capfd):
+    make_plan_file(tmp_path / "other.yaml", dataclasses.replace(REQUEST, seed=1, num_epochs=1))
+    assert run(tmp_path / "other.yaml", data, tmp_path / "other") == 0
+    assert run(longer, data, tmp_path / "long", "--continue_from", str(tmp_path / "other")) == 0
+    assert "is of another plan or not shorter; this training starts anew" in capfd.readouterr().err
+    assert load_plan(tmp_path / "long/plan.yaml").earlier_lengths == ()
+
+
+def test_a_longer_training_keeps_the_optimiser_that_was_chosen_for_the_shorter(tmp_path):
+    facts = dataclasses.asdict(make_plan_file(tmp_path / "a.yaml"))
+    long = make_plan_file(tmp_path / "b.yaml", dataclasses.replace(REQUEST, num_epochs=900))
+    assert (facts["optimizer"], long.optimizer) == ("adamw", "sgd")
+    plan = continued(long, facts)
+    assert (plan.optimizer, plan.learning_rate, plan.num_epochs) == ("adamw", facts["learning_rate"], 900)
+    asked = dataclasses.replace(long, request=dataclasses.replace(long.request, optimizer="sgd"))
+    assert continued(asked, facts) is None
 
 
 def test_fine_tuning_starts_from_the_weights_of_another_model(tmp_path, plan_file, data):

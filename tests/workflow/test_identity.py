@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 from biom3d_workflow import schema
-from biom3d_workflow.identity import NEUTRAL, PACKAGES, PLAN, Identities, Software
+from biom3d_workflow.identity import NEUTRAL, PACKAGES, PLAN, Identities, Software, longer
 from biom3d_workflow.image import Image, find_image
 from biom3d_workflow.software import find_software, step_numbers
 
@@ -136,6 +136,17 @@ def test_models_that_start_from_each_other_have_a_text(request_of):
     config = "models:\n  m: {fine_tune: logs/n/fold_0}\n  n: {fine_tune: logs/m/fold_0}\n"
     project = request_of(config, [*ROWS, "C\tdata/a/images\tdata/a/masks\tn"])
     assert Identities(project, NUMBERS).of("train", "n", "0")  # Snakemake says what is wrong
+
+
+def test_more_epochs_are_a_longer_training_and_anything_else_another(texts):
+    def of(options):
+        return texts(options)["train"]
+
+    assert longer(of("num_epochs: 5"), of("num_epochs: 8")) == (5, 8)
+    assert longer(of("num_epochs: 5"), of("")) == (5, 100)
+    for other in ("num_epochs: 3", "num_epochs: 5", "num_epochs: 8, seed: 1"):
+        assert longer(of("num_epochs: 5"), of(other)) is None
+    assert longer(None, of("")) is None
 
 
 def test_the_numbers_are_those_of_the_package():

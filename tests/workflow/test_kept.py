@@ -127,6 +127,20 @@ def test_what_a_run_replaces_is_told_before_it_starts(project, stand_in):
     assert "replaces 1 prediction, 1 table of metrics, 1 folder of labels" in told
 
 
+def test_more_epochs_go_on_with_the_trained_model(rerun, project, stand_in):
+    short, long = (TWO_MODELS.replace("n:\n", f"n: {{num_epochs: {number}}}\n") for number in (3, 5))
+    rerun(short)
+    write_request(long, ROWS_OF_TWO)
+    assert "goes on with trained model 'n' (no learning curve): from 3 to 5 epochs" in run_snakemake("-n").stderr
+    Path("calls.txt").unlink()
+    trained = [line for line in rerun(long) if line.startswith("train")]
+    earlier = [line.split("--continue_from ")[1].split()[0] for line in trained]
+    assert sorted(earlier) == [f".biom3d/earlier/{fold}" for fold in FOLDS]
+    assert not Path(".biom3d/earlier").exists()
+    Path("calls.txt").unlink()
+    assert rerun(long) == []
+
+
 def test_a_dry_run_removes_nothing(rerun, project, stand_in):
     before = state(*FOLDS, "data/pred/n/B")
     write_request(OTHER, ROWS_OF_TWO)

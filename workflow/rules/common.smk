@@ -7,7 +7,7 @@ from pathlib import Path
 
 import snakemake.common as snakemake_common
 import snakemake.rules as snakemake_rules
-from biom3d_workflow import commands, slurm
+from biom3d_workflow import commands, kept, slurm
 from biom3d_workflow.identity import Identities
 from biom3d_workflow.image import OTHERS, find_image, find_learner, needs_containers
 from biom3d_workflow.interpreter import prefer_this_python
@@ -239,6 +239,12 @@ def checks_of(rows, is_made):
     """
     files = [f"results/check/{row.name}.json" for row in rows]
     return [file for file in files if not is_made or Path(file).exists()]
+
+
+def earlier_run_of(wildcards):
+    """The shorter training that a longer one goes on with, see `kept.offer_earlier`."""
+    run = kept.EARLIER / f"logs/{wildcards.model}/fold_{wildcards.fold}"
+    return [str(run)] if LEARNER.is_ours and run.is_dir() else []
 
 
 def identity(rule):

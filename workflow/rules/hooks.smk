@@ -3,7 +3,7 @@ import atexit
 import gc
 import shutil
 
-from biom3d_workflow import former, kept, lock, orphans, replaces
+from biom3d_workflow import former, lock, orphans, replaces
 from biom3d_workflow.announce import LOGGER, Announcer, Todo, ask, describe
 from biom3d_workflow.invocation import changes
 from snakemake.ioflags import is_flagged
@@ -110,6 +110,11 @@ else:
     refuse_unready_slurm(OPTIONS.executor)
     orphans.end(Path.cwd(), say)
     set_right()
+    kept.offer_earlier(
+        (run, IDENTITIES.of("train", name, str(fold)))
+        for name in PROJECT.trainable()
+        for fold, run in zip(PROJECT.models[name].folds, PROJECT.models[name].runs)
+    )
     orphans.mark(Path.cwd())
 
 if workflow.is_main_process:

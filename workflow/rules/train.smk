@@ -4,6 +4,7 @@ rule train:
         data="data/preprocessed/{model}",
         plan="logs/{model}/plan.yaml",
         start=optional("fine_tune"),
+        earlier=earlier_run_of,
     output:
         directory("logs/{model}/fold_{fold}"),
     log:
@@ -25,7 +26,9 @@ rule train:
         identity=identity("train"),
         options=told(
             lambda w: commands.train(
-                model_of(w), PROJECT.gpu if LEARNER.is_ours else 0
+                model_of(w),
+                PROJECT.gpu if LEARNER.is_ours else 0,
+                earlier_run_of(w),
             )
         ),
         module=told(lambda w: LEARNER.module),

@@ -65,10 +65,14 @@ def base_plan(model: Model) -> str | None:
     return f"{model.options['fine_tune']}/plan.yaml"
 
 
-def train(model: Model, gpus: int = 0) -> str:
-    """Return the options of `biom3d.train` that are not in the plan; a process for each of several graphics cards."""
+def train(model: Model, gpus: int = 0, earlier: Iterable[str] = ()) -> str:
+    """Return the options of `biom3d.train` that are not in the plan; a process for each of several graphics cards.
+
+    `earlier`: the folder of a shorter training to go on with, if there is one.
+    """
     start = model.options["fine_tune"]
     words = ["--log", _path(start)] if start else []
+    words += [word for run in earlier for word in ("--continue_from", run)]
     return shlex.join([*words, *(["--processes", str(gpus)] if gpus > 1 else [])])
 
 

@@ -60,6 +60,7 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "report overlay": (*VOLUMES, "matplotlib"),
     "report summary": (),
 }
+LENGTH = "num_epochs "
 Facts = dict[str, Any]
 
 
@@ -197,6 +198,20 @@ class Identities:
 
     def _theirs(self, step: str) -> Facts:
         return {"step": self.numbers.get(step, 0), **self.learner.facts(step)}
+
+
+def longer(old: str | None, new: str) -> tuple[int, int] | None:
+    """Return the numbers of epochs where `new` is a training as `old`, only longer: it can go on with that one."""
+    if old is None:
+        return None
+    lengths = []
+    rests = []
+    for text in (old, new):
+        facts = text.split("; ")
+        numbers = [fact.removeprefix(LENGTH) for fact in facts if fact.startswith(LENGTH)]
+        lengths.append(int(numbers[0]) if numbers and numbers[0].isdecimal() else NEUTRAL["num_epochs"])
+        rests.append([fact for fact in facts if not fact.startswith(LENGTH)])
+    return (lengths[0], lengths[1]) if rests[0] == rests[1] and lengths[0] < lengths[1] else None
 
 
 def _options(model: Model, keys: Iterable[str]) -> Facts:

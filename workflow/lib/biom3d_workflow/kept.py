@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from biom3d_workflow import records
+from biom3d_workflow.identity import longer
 
 FOLDER = Path(".biom3d")
 KEPT, REPLACED, RUN = FOLDER / "kept", FOLDER / "replaced", FOLDER / "run.json"
+EARLIER = FOLDER / "earlier"  # shorter trainings, for the longer ones to go on with: inputs, while outputs are removed
 ENTRY = "entry.json"
 STAY = ("preprocess", "train")  # rules whose last replaced results stay: small, and dear
 Say = Callable[[str], None]
@@ -96,6 +98,7 @@ def settle(say: Say) -> None:
             _restore(entry)
             back.append(job)
     shutil.rmtree(KEPT, ignore_errors=True)
+    shutil.rmtree(EARLIER, ignore_errors=True)
     RUN.unlink(missing_ok=True)
     for jobs, text in ((taken, "ended well when Snakemake no longer saw it; taken"), (back, "kept as it was before")):
         for line in _count(jobs):
@@ -123,6 +126,21 @@ def bring_back(identify: Identify, say: Say) -> None:
             changed.append(entry.job)
     for line in _count([job for job in changed if job.rule == "train"]):
         say(f"{line}: asked for again, and brought back from '{REPLACED}'; what replaced it lies there now")
+
+
+def offer_earlier(runs: Iterable[tuple[str, str]]) -> None:
+    """Lay trained folders where a longer training finds them, which is asked for now.
+
+    `runs`: each model folder, and what it is to be made of.
+    """
+    for run, wanted in runs:
+        if (
+            Path(run).is_dir()
+            and not records.is_incomplete(run)
+            and longer(records.identity(records.read(run)), wanted)
+        ):
+            (EARLIER / run).parent.mkdir(parents=True, exist_ok=True)
+            link(Path(run), EARLIER / run)
 
 
 def entries(folder: Path) -> Iterator[Entry]:

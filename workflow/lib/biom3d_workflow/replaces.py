@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from biom3d_workflow import records
+from biom3d_workflow.identity import longer
 from biom3d_workflow.kept import Job
 
 WORDS = {  # rules whose results people know by another name
@@ -27,9 +29,16 @@ def describe(jobs: Iterable[Job]) -> list[str]:
     lines = []
     for model in models:
         runs = [Path(job.outputs[0]) for job in there if job.rule == "train" and job.wildcards[0] == model]
-        lines.append(
-            f"replaces trained model '{model}' ({describe_model(runs)}); it is kept until the new one is whole"
-        )
+        what = f"trained model '{model}' ({describe_model(runs)})"
+        steps = {
+            longer(records.identity(records.read(job.outputs[0])), job.identity)
+            for job in there
+            if job.rule == "train" and job.wildcards[0] == model
+        }
+        if len(steps) == 1 and (epochs := steps.pop()):
+            lines.append(f"goes on with {what}: from {epochs[0]} to {epochs[1]} epochs")
+        else:
+            lines.append(f"replaces {what}; it is kept until the new one is whole")
     counts = Counter(WORDS[job.rule] for job in there if job.rule in WORDS)
     if counts:
         found = (_counted(word, counts[word]) for word in WORDS.values() if word in counts)
