@@ -70,7 +70,12 @@ def tell_replaced():
 def make_plan():
     """What the run is going to do, in words, and the models it replaces; a dry run is then at its end."""
     jobs = [
-        Todo(job.rule.name, job.wildcards_dict, tuple(map(str, job.output)))
+        Todo(
+            job.rule.name,
+            job.wildcards_dict,
+            tuple(map(str, job.output)),
+            str(getattr(job.params, "identity", "")),
+        )
         for job in workflow.dag.needrun_jobs()
     ]
     cores = workflow._cores if workflow.local_exec else None

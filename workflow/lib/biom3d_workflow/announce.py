@@ -25,11 +25,12 @@ WORDS = {"export_labels": "export", "export_model": "pack", "overlay": "pictures
 
 @dataclass(frozen=True)
 class Todo:
-    """A job to come: its rule, its wildcards in their order, and what it makes."""
+    """A job to come: its rule, its wildcards in their order, what it makes, and of what (see `identity`)."""
 
     rule: str
     wildcards: Mapping[str, str]
     outputs: tuple[str, ...] = ()
+    identity: str = ""
 
     @property
     def replaces(self) -> bool:
@@ -47,7 +48,7 @@ def describe(project: Project, jobs: Sequence[Todo], cores: int | None) -> tuple
     rows += [("time", _time(project, jobs, cores)), ("data", _sizes(project, jobs))]
     title = f"To do: {sum(counts.values())} jobs"
     table = align([row for row in rows if row[1]]).splitlines()
-    old = [kept.Job(job.rule, tuple(job.wildcards.values()), job.outputs) for job in jobs if job.replaces]
+    old = [kept.Job(job.rule, tuple(job.wildcards.values()), job.outputs, job.identity) for job in jobs if job.replaces]
     replaced = replaces.describe(old)
     models = list(dict.fromkeys(job.wildcards[0] for job in old if job.rule == "train"))
     return "\n".join([title, *(f"  {line}" for line in (*table, *replaced))]), models
