@@ -2,8 +2,6 @@
 
 import argparse
 import dataclasses
-import getpass
-import socket
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -41,6 +39,7 @@ COMMANDS = {
     "models": "list the models there",
     "send": "send a data set under a name of its own",
     "send-model": "send a trained model under a name of its own",
+    "remove": "remove a data set or a model that was sent",
     "get": "bring a file or folder here",
     "send-image": "bring an image of this machine to the engine there; only the layers that it lacks",
 }
@@ -62,6 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name in ("logs", "cancel"):
         made[name].add_argument("job", metavar="JOB", help="its id, the beginning of it, or its name")
     made["logs"].add_argument("-f", "--follow", action="store_true", help="go on until the job ends")
+    made["cancel"].add_argument("--others", action="store_true", help="also if somebody else has started it")
     made["clean"].add_argument(
         "--older-than", type=days, default=30.0, metavar="30d", help="what nobody touched for so long (default: 30d)"
     )
@@ -81,6 +81,11 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="IMAGE",
         help="row of containers/images.yaml (default: cpu), or a name",
     )
+    for name in ("send", "send-model"):
+        made[name].add_argument(
+            "--repair", action="store_true", help="make it again what was sent; what was changed or added there goes"
+        )
+    made["remove"].add_argument("path", metavar="PATH", help="data/NAME or logs/NAME")
     made["get"].add_argument("path", metavar="PATH", help="on the host, below workdir")
     made["get"].add_argument("dest", type=Path, metavar="DEST", help="here: a new name, or a folder to put it in")
     return parser
@@ -161,12 +166,13 @@ def _logs(host: "Host", runtime: "Runtime", args: argparse.Namespace, report: "R
 
 
 def _cancel(host: "Host", runtime: "Runtime", args: argparse.Namespace, report: "Reporter") -> None:
+    from biom3d.remote.runtime import person
     from biom3d.remote.verbs import cancel, find_job, list_jobs
 
     job = find_job(list_jobs(host, runtime), args.job)
-    who = f"{getpass.getuser()} on {socket.gethostname()}"
     report.info(f"asking '{job.name}' to stop")
-    report.info(f"'{job.name}' has stopped ({cancel(host, job, runtime, who)}); the same command goes on later")
+    how = cancel(host, job, runtime, person(), args.others)
+    report.info(f"'{job.name}' has stopped ({how}); the same command goes on later")
 
 
 def _gpus(host: "Host", runtime: "Runtime", args: argparse.Namespace, report: "Reporter") -> None:
@@ -211,7 +217,7 @@ def _models(host: "Host", args: argparse.Namespace, report: "Reporter") -> None:
 def _send(host: "Host", args: argparse.Namespace, report: "Reporter") -> None:
     from biom3d.remote.data import send_dataset
 
-    place = send_dataset(host, args.dataset, args.images, args.masks, report.info)
+    place = send_dataset(host, args.dataset, args.images, args.masks, report.info, args.repair)
     report.info(f"'{args.dataset}' is at '{place}' on {host.name}")
     report.info(f"to use it there: location 'server' and images 'data/{args.dataset}/images' in the table of data sets")
 
@@ -219,8 +225,16 @@ def _send(host: "Host", args: argparse.Namespace, report: "Reporter") -> None:
 def _send_model(host: "Host", args: argparse.Namespace, report: "Reporter") -> None:
     from biom3d.remote.data import send_model
 
-    place = send_model(host, args.model, args.log, report.info)
+    place = send_model(host, args.model, args.log, report.info, args.repair)
     report.info(f"'{args.model}' is at '{place}' on {host.name}; to use it: location: server")
+
+
+def _remove(host: "Host", args: argparse.Namespace, report: "Reporter") -> None:
+    from biom3d.remote.data import remove_sent
+    from biom3d.remote.progress import size_text
+
+    size = size_text(remove_sent(host, args.path))
+    report.info(f"'{args.path}' is no longer on {host.name} ({size}; what others use of it stays)")
 
 
 def _get(host: "Host", args: argparse.Namespace, report: "Reporter") -> None:
@@ -252,6 +266,7 @@ HOSTED: "dict[str, Callable[[Host, argparse.Namespace, Reporter], None]]" = {
     "models": _models,
     "send": _send,
     "send-model": _send_model,
+    "remove": _remove,
     "get": _get,
     "send-image": _send_image,
 }

@@ -32,7 +32,9 @@ HASHERS: dict[Hasher, str] = {
 _PROBE = made(
     "probe",
     f"""
-cd && mkdir -p -- "$1" && cd -- "$1" && mkdir -p -m 700 .biom3d && cd .biom3d && mkdir -p {STORE} {TMP} jobs || exit
+cd && mkdir -p -- "$1" && cd -- "$1" || exit
+own=.biom3d; [ ! -e $own ] || [ -O $own ] || own=.biom3d-$(id -u)
+mkdir -p -m 700 $own && cd $own && mkdir -p {STORE} {TMP} jobs || exit
 digits="0 1 2 3 4 5 6 7 8 9 a b c d e f"
 [ -d {STORE}/ff ] || (cd {STORE} && for first in $digits; do for second in $digits; do echo $first$second
 done; done | xargs mkdir -p) || exit
@@ -48,6 +50,8 @@ find {TMP} -mindepth 1 -maxdepth 1 -mmin +{ABANDONED_MINUTES} -exec rm -rf {{}} 
 
 def probe(workdir: str) -> str:
     """Make our folder below `workdir` (absolute, or below the home folder), and say what the host is and has.
+
+    Where another account has `.biom3d` there, ours gets another name: nobody is locked out of a folder of many.
 
     Prints MARK and, line by line: our folder, uid, gid, and the names of the commands that are there.
     """

@@ -15,7 +15,7 @@ from biom3d.remote.follow import Follower, shown_line, split_lines
 from biom3d.remote.host import Host, Say
 from biom3d.remote.job import LABEL
 from biom3d.remote.processes import Marked, find_marked
-from biom3d.remote.runtime import CONTAINER, Capacity, Found, Launch, Seen, Software, seen, seen_running
+from biom3d.remote.runtime import CONTAINER, Capacity, Found, Launch, Seen, Software, seen, seen_running, starter
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
@@ -60,13 +60,14 @@ class Containers:
         if container is None:
             return None
         end = end_of(container.attrs["State"])
-        return Found(end is None and container.attrs["State"]["Status"] != "created", end)
+        is_running = end is None and container.attrs["State"]["Status"] != "created"
+        return Found(is_running, end, starter(container.labels))
 
-    def start(self, launch: Launch) -> None:
-        """Create and start the job's container; a client that was faster with the same job has made it."""
+    def start(self, launch: Launch) -> bool:
+        """Create and start the job's container, or say that a client that was faster with the same job has made it."""
         arguments = plan_container(launch, Place(self._known_facts(), self._host.user(), gpus.LEASES))
         with translated(self._host.name, f"starting a container of image '{launch.spec.image}'"):
-            _create_or_adopt(self._host.engine().containers, arguments, container_name(launch.id))
+            return _create_or_adopt(self._host.engine().containers, arguments, container_name(launch.id))
 
     def follow(self, job_id: str, say: Say) -> Follower:
         """Return what shows the container's log and waits for its end."""
@@ -77,15 +78,15 @@ class Containers:
         return ContainerSource(self._host, container_name(job_id))
 
     def remove(self, job_id: str) -> None:
-        """Remove the job's container."""
+        """Remove the job's container; one that runs is left alone: another client may have started it anew."""
         import docker.errors
 
         name = container_name(job_id)
         with translated(self._host.name, f"removing {name}"):
             try:
-                self._host.engine().api.remove_container(name, force=True)
+                self._host.engine().api.remove_container(name)
             except docker.errors.APIError as error:
-                if error.status_code not in GONE:
+                if error.status_code not in GONE and "running" not in str(error):  # Podman's answer is 500
                     raise
 
     def running(self) -> list[dict[str, str]]:
@@ -127,15 +128,16 @@ class Containers:
                 return None
 
 
-def _create_or_adopt(containers: Any, arguments: dict[str, Any], name: str) -> None:
-    """Start the container, or leave it to the client that was faster with the same job."""
+def _create_or_adopt(containers: Any, arguments: dict[str, Any], name: str) -> bool:
+    """Start the container, or leave it to the client that was faster with the same job; return whether it is ours."""
     import docker.errors
 
     try:
         containers.run(**arguments)
+        return True
     except docker.errors.APIError as error:
         if error.status_code == CONFLICT:
-            return
+            return False
         with suppress(docker.errors.APIError):  # created, but it could not start
             containers.get(name).remove(force=True)
         raise

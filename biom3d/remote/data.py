@@ -3,10 +3,14 @@
 Everything is below the working folder: `data/<data set>/{images,masks}` and `logs/<model>`, as in a workflow's folder.
 """
 
+import json
 import re
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from biom3d.errors import ConfigError, DataError, HostError
 from biom3d.remote import commands, questions
@@ -18,27 +22,48 @@ from biom3d.remote.progress import size_text
 from biom3d.remote.resident import IsWanted
 from biom3d.remote.site import shown
 
+if TYPE_CHECKING:
+    from biom3d.remote.resident import Residents
+
 DATASETS, MODELS = "data", "logs"
 KINDS = ("images", "masks")
-CONTENT = ".biom3d-content"  # in a data set's folder: a hash of names and contents, written with it
+CONTENT = ".biom3d-content"  # in a data set's folder, written with it: a hash of names and contents, and all of them
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 RUN = re.compile(r"fold_\d+")
-IS_TAKEN = 65
+IS_TAKEN, NOT_SENT, IN_USE = 65, 66, 67
+NAMED = 3  # names in a message; more are counted
 
 
-def send_dataset(host: Host, name: str, images: Path, masks: Path | None, say: Say) -> PurePosixPath:
+@dataclass(frozen=True)
+class Differences:
+    """How files that were sent are now, by their names below the data set: not there, of other content, or added."""
+
+    missing: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Return them for a message: `missing: images/a.tif; changed: images/b.tif, images/c.tif`."""
+        kinds = (("missing", self.missing), ("changed", self.changed), ("not of it", self.added))
+        return "; ".join(f"{word}: {_named(names)}" for word, names in kinds if names)
+
+
+def send_dataset(
+    host: Host, name: str, images: Path, masks: Path | None, say: Say, is_repaired: bool = False
+) -> PurePosixPath:
     """Bring a data set to `data/<name>` on the host, whole or not at all; return where it is.
 
-    What the host has already is not sent again. The files there are read-only.
+    What the host has already is not sent again. The files there are read-only. What lacks there of a data set that was
+    sent before is put back; what was changed there or added only if `is_repaired`, for then that goes.
 
     Raises:
-        ConfigError: the name is no name, or belongs to another data set.
+        ConfigError: the name is no name, or belongs to another data set, or that was changed there.
         DataError: a folder is not there or empty.
     """
-    return _send(host, DATASETS, name, [("images", images), *([("masks", masks)] if masks else [])], say)
+    return _send(host, DATASETS, name, [("images", images), *([("masks", masks)] if masks else [])], say, is_repaired)
 
 
-def send_model(host: Host, name: str, folder: Path, say: Say) -> PurePosixPath:
+def send_model(host: Host, name: str, folder: Path, say: Say, is_repaired: bool = False) -> PurePosixPath:
     """Bring a trained model to `logs/<name>` on the host; otherwise as `send_dataset`.
 
     Raises:
@@ -47,22 +72,34 @@ def send_model(host: Host, name: str, folder: Path, say: Say) -> PurePosixPath:
     runs = sorted(path for path in folder.glob("fold_*") if RUN.fullmatch(path.name))
     if not runs:
         raise DataError(f"'{folder}' holds no fold_0, fold_1, ...; give the folder of a trained model, logs/MODEL")
-    return _send(host, MODELS, name, [(run.name, run) for run in runs], say)
+    return _send(host, MODELS, name, [(run.name, run) for run in runs], say, is_repaired)
 
 
-def _send(host: Host, parent: str, name: str, folders: Sequence[tuple[str, Path]], say: Say) -> PurePosixPath:
+def _send(
+    host: Host, parent: str, name: str, folders: Sequence[tuple[str, Path]], say: Say, is_repaired: bool
+) -> PurePosixPath:
     place = _workdir(host) / parent / name
     if not NAME.fullmatch(name):
         raise ConfigError(f"'{name}' is no name for a data set or model; wanted letters, digits, '_', '.' and '-'")
     entries = _identify(host, folders)
     digest = content_hash(entries)
-    if _is_there(host, place, digest):
-        say("the same is there already; nothing was sent")
-        return place
+    is_there = _is_there(host, place, digest)
+    if is_there:
+        found = _compare(host, f"{parent}/{name}", entries)
+        if found is None:
+            say("the same is there already; nothing was sent")
+            return place
+        if (found.changed or found.added) and not is_repaired:
+            raise ConfigError(
+                f"{host.name}: '{place}' is not any more what was sent there ({found}); --repair makes it so again"
+                " (what was changed or added there goes), or choose another name"
+            )
+        say(f"'{place}' is not whole any more ({found}); putting it right")
     folder = host.root / "jobs" / digest[:24]  # named like a job's, so that `clean` finds what a killed client leaves
     host.stage(folder, entries, say)
-    host.write(folder / WORK / CONTENT, digest.encode())
-    done = host.run(questions.place_dataset(folder / WORK, place))
+    host.write(folder / WORK / CONTENT, _content(digest, entries))
+    move = questions.replace_dataset if is_there else questions.place_dataset
+    done = host.run(move(folder / WORK, place))
     host.run(commands.remove_folder(folder))
     if done.code == IS_TAKEN and _is_there(host, place, digest):  # somebody was faster with the same
         return place
@@ -84,9 +121,70 @@ def _identify(host: Host, folders: Sequence[tuple[str, Path]]) -> tuple[Entry, .
 def _is_there(host: Host, place: PurePosixPath, digest: str) -> bool:
     if host.run(questions.exists(place)).code:
         return False
-    if host.read(place / CONTENT) == digest.encode():
+    if (host.read(place / CONTENT) or b"").split(b"\n")[0] == digest.encode():
         return True
     raise _taken(host, place)
+
+
+def _content(digest: str, entries: Sequence[Entry]) -> bytes:
+    """Return the file CONTENT: the hash of all, then a line of hash and name for each file."""
+    names = json.dumps({entry.name: entry.key for entry in entries}, ensure_ascii=True, sort_keys=True, indent=0)
+    return f"{digest}\n{names}\n".encode()
+
+
+def read_content(content: bytes | None) -> dict[str, str]:
+    """Return name -> hash of what was sent; nothing where that was not noted."""
+    with suppress(ValueError, AttributeError):
+        found = json.loads((content or b"").partition(b"\n")[2] or b"{}")
+        return {str(name): str(key) for name, key in found.items()}
+    return {}
+
+
+def _compare(host: Host, path: str, entries: Sequence[Entry]) -> Differences | None:
+    """Compare what lies at `path` with what was sent; None if it is the same."""
+    wanted = {entry.name: entry.key for entry in entries}
+    found = residents_of(host).describe(path, lambda name: name != CONTENT, lambda line: None)
+    return differences(wanted, {item.name: item.key for item in found.files})
+
+
+def differences(wanted: Mapping[str, str], there: Mapping[str, str]) -> Differences | None:
+    """Compare names and hashes; None if they are the same."""
+    found = Differences(
+        tuple(sorted(wanted.keys() - there.keys())),
+        tuple(sorted(name for name in wanted.keys() & there.keys() if wanted[name] != there[name])),
+        tuple(sorted(there.keys() - wanted.keys())),
+    )
+    return found if found != Differences() else None
+
+
+def residents_of(host: Host) -> "Residents":
+    """Return what lies in the working folder of a host over SSH."""
+    from biom3d.remote.ssh import SSHHost
+
+    assert isinstance(host, SSHHost)
+    return host.residents
+
+
+def remove_sent(host: Host, path: str) -> int:
+    """Remove a data set or a model that was sent; return the bytes that this frees.
+
+    Raises:
+        ConfigError: it was not sent, or a job uses it.
+    """
+    workdir = _workdir(host)
+    name = relative_name(path, workdir)
+    keys = set(read_content(host.read(workdir / name / CONTENT)).values())
+    done = host.run(questions.remove_dataset(host.root, workdir / name, f"tmp-{uuid.uuid4().hex[:12]}"))
+    if done.code == NOT_SENT:
+        raise ConfigError(
+            f"{host.name}: '{workdir / name}' was not brought by 'biom3d remote send'; such a data set is data/NAME,"
+            " such a model logs/NAME; what else lies there is not touched"
+        )
+    if done.code == IN_USE:
+        raise ConfigError(f"{host.name}: job {shown(done.out)} uses '{name}'; wait until it has ended, or cancel it")
+    _raise_if_failed(host, done.code, done.err)
+    host.let_go(keys)
+    return int(done.out or 0)
 
 
 def _taken(host: Host, place: PurePosixPath) -> ConfigError:
@@ -114,6 +212,8 @@ def get(host: Host, path: str, target: Path, say: Say) -> Path:
         missing = host.collect(folder, [(name, final)], say)
     finally:
         host.run(commands.remove_folder(folder))  # the link, not what it leads to
+    if not missing:
+        _tell_if_changed(host, name, say)
     if missing:
         raise DataError(
             f"{host.name}: there is no '{workdir / name}'; see: biom3d remote datasets, biom3d remote models"
@@ -129,17 +229,32 @@ def note_residents(host: Host, wanted: Mapping[str, IsWanted], folder: Path, say
         DataError: something is not there, or holds no file that is wanted.
     """
     workdir = _workdir(host)
-    from biom3d.remote.ssh import SSHHost
-
-    assert isinstance(host, SSHHost)
+    sent: set[str] = set()
     for path, is_wanted in wanted.items():
-        manifest = host.residents.describe(path, is_wanted, say)
+        manifest = residents_of(host).describe(path, is_wanted, say)
+        sent.add("/".join(PurePosixPath(path).parts[:2]))
         if not manifest.files:
             raise DataError(f"{host.name}: there is nothing to use in '{path}' in '{workdir}'; was it sent whole?")
         is_known = (folder / stand_in(path)).exists()
         if write_manifest(manifest, folder):
             size = size_text(manifest.size)
             say(f"{path}: {len(manifest.files)} file(s), {size}, on {host.name}{', changed there' if is_known else ''}")
+    for top in sorted(sent):
+        _tell_if_changed(host, top, say)
+
+
+def _tell_if_changed(host: Host, name: str, say: Say) -> None:
+    """Warn if a data set or model is not what was sent under its name."""
+    top = "/".join(PurePosixPath(name).parts[:2])
+    wanted = read_content(host.read(_workdir(host) / top / CONTENT))
+    if not wanted:
+        return
+    found = residents_of(host).describe(top, lambda below: below != CONTENT, lambda line: None)
+    if different := differences(wanted, {item.name: item.key for item in found.files}):
+        say(
+            f"warning: '{top}' on {host.name} is not what was sent there ({different}); 'biom3d remote send' puts"
+            " it right"
+        )
 
 
 def relative_name(path: str, workdir: PurePosixPath) -> str:
@@ -167,6 +282,12 @@ def _list(host: Host, parent: str, kinds: tuple[str, ...]) -> list[list[str]]:
     _raise_if_failed(host, done.code, done.err)
     rows = [line.split(" ", len(kinds) + 1) for line in done.out.decode(errors="replace").splitlines()]
     return [row for row in rows if len(row) == len(kinds) + 2]
+
+
+def _named(names: Sequence[str]) -> str:
+    """Return a few names fit for a message, and how many there are more."""
+    shown_names = ", ".join(shown(name.encode("utf-8", "surrogateescape")) for name in names[:NAMED])
+    return f"{shown_names} and {len(names) - NAMED} more" if len(names) > NAMED else shown_names
 
 
 def _workdir(host: Host) -> PurePosixPath:

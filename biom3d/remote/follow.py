@@ -43,8 +43,10 @@ class Follower:
         """Return the last lines of the log, as far as they were read."""
         return "\n".join(self._lines)
 
-    def wait(self, stop: threading.Event) -> End:
+    def wait(self, stop: threading.Event, may_stop: bool = True) -> End | None:
         """Return how the job ended; with `stop` set it is asked to end, and killed when it does not.
+
+        Without `may_stop` it is left alone then, and None returned.
 
         Raises:
             LostConnection: nobody knows; with `stop` set, the job may run on.
@@ -63,6 +65,8 @@ class Follower:
         threading.Thread(target=watch, name=f"follow {self._source.name}", daemon=True).start()
         while not over.wait(0.1):
             if stop.is_set():
+                if not may_stop:
+                    return None
                 with suppress(ContainerError):  # it ends at this very moment; else it is told below
                     self._source.stop()
                 over.wait(2 * GRACE_S)

@@ -36,7 +36,7 @@ from biom3d.remote.job import (
     supervisor_script,
 )
 from biom3d.remote.room import Room, lacking
-from biom3d.remote.runtime import Capacity, Launch, Runtime, Software
+from biom3d.remote.runtime import Capacity, Found, Launch, Runtime, Software
 
 STARTS = 3  # a job killed from outside (a restarted engine) is started again, this often in all
 GIVE_UP_S = 900.0  # an engine or a line that is away for longer is somebody's to repair
@@ -151,6 +151,7 @@ class Life:
         self._workdir, self._say, self._stop = workdir, say, stop
         self._follower = runner.runtime.follow(job.id, say)
         self._starts = 0
+        self._starter = ""  # of what runs, if that is somebody else
         self.heard = 0.0  # when the host last answered
 
     def live(self) -> None:
@@ -189,6 +190,8 @@ class Life:
         for pause in STOP_PAUSES_S:
             time.sleep(pause)
             try:
+                if self._starter:
+                    raise self._error(f"goes on, for {self._starter} started it")
                 self._runtime.source(self._job.id).stop()
                 self._runtime.remove(self._job.id)
                 claims.leave(self._host, self._job.folder, self._runner.client)
@@ -216,7 +219,7 @@ class Life:
             # What ran may have been removed since; the exit code beside the results stays.
             return END_WELL if code == END_WELL.code else None
         if found.is_running:
-            self._say("runs already; going on with it")
+            self._join(found)
             return self._follow()
         if found.end is not None and found.end.code == END_WELL.code:
             self._say("has ended meanwhile; taking its results")
@@ -226,7 +229,14 @@ class Life:
 
     def _follow(self) -> End:
         """Return the end of the job; what it wrote down itself counts, if nobody else knows."""
-        end = self._follower.wait(self._stop)
+        end = self._follower.wait(self._stop, may_stop=not self._starter)
+        if end is None:
+            claims.leave(self._host, self._job.folder, self._runner.client)
+            raise self._error(
+                f"goes on, for {self._starter} started it; 'biom3d remote cancel PROFILE {self._job.id[:12]} --others'"
+                " stops it"
+            )
+        self._starter = ""
         code = self._read_exit() if end == REMOVED else None
         return end if code is None else End(code)
 
@@ -247,13 +257,21 @@ class Life:
             self.heard = time.monotonic()
             if found is not None:
                 if found.is_running or found.end == END_WELL:  # another client was faster with the same job
+                    self._join(found)
                     return
                 self._runtime.remove(job.id)
-            self._runtime.start(launch)
+            if not self._runtime.start(launch):
+                self._join(self._runtime.find(job.id))
+                return
         finally:
             self._runner.room.settle(job.id)
         used = f" on GPU {', '.join(launch.devices)}" if launch.devices else ""
         self._say(f"started in {job.software.text}{used}")
+
+    def _join(self, found: Found | None) -> None:
+        """Go on with what another client has started."""
+        self._starter = found.starter if found and found.is_running else ""
+        self._say(f"runs already{self._by_whom()}; going on with it")
 
     def _wait_for_room(self, launch: Launch) -> Launch:
         """Wait until cores, memory and GPUs are free for the job, and have them promised; return it with its GPUs."""
@@ -327,11 +345,10 @@ class Life:
                 log.write(f"job: error: {cause_of(self._job.spec, end)}\n")
 
     def _clean(self) -> None:
+        self._runtime.remove(self._job.id)  # whoever else follows it finds exit code and results in the folder
         if self._job.spec.stays and not self._host.is_here:
-            self._runtime.remove(self._job.id)
             return  # the folder is held until `Runner.release`
         if claims.leave(self._host, self._job.folder, self._runner.client):
-            self._runtime.remove(self._job.id)
             if self._runner.keep == "all":
                 claims.set_aside(self._host, self._job.folder)
             self._host.remove(self._job.folder)
@@ -351,6 +368,9 @@ class Life:
 
     def _record(self) -> Path:
         return self._runner.records / f"{self._job.id}.json"
+
+    def _by_whom(self) -> str:
+        return f", started by {self._starter}" if self._starter else ""
 
     def _bring_outputs(self) -> tuple[str, ...]:
         """Bring the outputs, and have held what stays on the host; return the names that are not there."""

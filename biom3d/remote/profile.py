@@ -31,6 +31,10 @@ FILE = "profile.yaml"
 PREFIX = "ssh-"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 OTHER_FILE = re.compile(r"(profile|config)(\.v\d+\+)?\.yaml")  # what Snakemake reads of a profile's folder
+# Paths of the host. Snakemake takes every value of a profile for a path of this machine: it replaces variables and `~`,
+# and looks whether it is there, which may be forbidden. With this word before it, it is nothing here.
+ON_HOST = ("workdir", "venv", "engine_socket")
+THERE = "there:"
 PLAIN = re.compile(r"[A-Za-z0-9_./~@-]+")
 
 # Keys that have nothing to do with the host, as in profiles/docker: value and reason.
@@ -52,7 +56,10 @@ OWN: dict[str, tuple[Any, str]] = {
     "key_file": ("~/.ssh/id_ed25519", "private key; not set: those of ~/.ssh/config, the agent, ~/.ssh/id_*"),
     "jump": ("lab@gate.example.org:22", "hosts on the way, with commas between; not set: ~/.ssh/config's ProxyJump"),
     "config": ("~/.ssh/config", "read instead of ~/.ssh/config"),
-    "workdir": ("biom3d", "folder on the host for data and jobs, absolute or below your home there"),
+    "workdir": (
+        "biom3d",
+        f"folder on the host for data and jobs, below your home there, or '{THERE}/absolute' ('{THERE}': no path here)",
+    ),
     "parallel": (4, "connections that carry big transfers"),
     "bandwidth_mb_s": (50, "limit of the transfers in MB/s, each way, where others share the line; not set: none"),
     "check_store": (True, "hash again what the host has before it is used: finds damage of its disk, takes time"),
@@ -116,6 +123,7 @@ def write_profile(name: str, settings: Settings, is_replaced: bool = False) -> P
         raise ConfigError(f"'{name}' is no name for a profile; wanted letters, digits, '_', '.' and '-'")
     settings = _from_anywhere(settings)
     check(settings)
+    settings = _protected(settings)
     path = profiles_folder() / name / FILE
     there = sorted(file.name for file in path.parent.glob("*.yaml") if OTHER_FILE.fullmatch(file.name))
     if there and not is_replaced:
@@ -134,6 +142,7 @@ def write_profile(name: str, settings: Settings, is_replaced: bool = False) -> P
 def check(settings: Settings) -> None:
     """Raise ConfigError for what cannot be right; nothing is connected."""
     _check_words(settings)
+    _refuse_expanded(settings)
     if "@" in settings.host:
         raise ConfigError(f"host '{settings.host}' has an '@'; give the account with --user")
     if settings.host == LOCAL:
@@ -180,6 +189,41 @@ def _refuse_for_local(settings: Settings) -> None:
 def _from_anywhere(settings: Settings) -> Settings:
     """Return the settings with paths that mean the same in every folder."""
     return dataclasses.replace(settings, key_file=_full(settings.key_file), config=_full(settings.config))
+
+
+def _protected(settings: Settings) -> Settings:
+    """Return the settings with paths of the host marked as such."""
+    if settings.host == LOCAL:
+        return settings
+    return dataclasses.replace(
+        settings,
+        workdir=_mark(settings.workdir),
+        venv=_mark(settings.venv),
+        engine_socket=_mark(settings.engine_socket),
+    )
+
+
+def _mark(path: str | None) -> str | None:
+    plain = path_there(path)
+    return f"{THERE}{plain}" if plain and plain.startswith(("/", "~")) else plain
+
+
+def path_there(path: str | None) -> str | None:
+    """Return a path of the host without the mark."""
+    return path.removeprefix(THERE) if path else None
+
+
+def _refuse_expanded(settings: Settings, source: str = "") -> None:
+    """Raise ConfigError for a path of the host in which Snakemake would replace something by what it is here."""
+    for name in ON_HOST if settings.host != LOCAL else ():
+        value = getattr(settings, name) or ""
+        key = f"{source}{name.replace('_', '-')}"
+        if "$" in value:
+            raise ConfigError(f"{key} '{value}': variables are those of this computer, not of the host; write it out")
+        if source and value.startswith("~"):
+            raise ConfigError(
+                f"{key} '{value}': '~' is your home folder on this computer; for the host's write '{THERE}{value}'"
+            )
 
 
 def _full(path: str | None) -> str | None:
@@ -230,7 +274,14 @@ def read_profile(name: str) -> Settings:
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             # `gpus: 0` is a number to YAML, and to Snakemake the word that is wanted.
             values[field] = str(value) if is_number and hints.get(field) == str | None else value
-    return from_mapping(Settings, values, str(path))
+    settings = from_mapping(Settings, values, str(path))
+    _refuse_expanded(settings, f"'{path}': {PREFIX}")
+    return dataclasses.replace(
+        settings,
+        workdir=path_there(settings.workdir),
+        venv=path_there(settings.venv),
+        engine_socket=path_there(settings.engine_socket),
+    )
 
 
 def find_profile(name: str) -> Path:
@@ -261,10 +312,14 @@ def ssh_settings(settings: Settings) -> SSHSettings:
         host=settings.host,
         key_file=Path(settings.key_file).expanduser() if settings.key_file else None,
         jump=parse_jump(settings.jump) if settings.jump else None,
-        engine_socket=settings.engine_socket,
+        engine_socket=path_there(settings.engine_socket),
         check_store=bool(settings.check_store),
         config=Path(settings.config).expanduser() if settings.config else None,
-        **{name: value for name, value in given.items() if value is not None},
+        **{
+            name: value
+            for name, value in (given | {"workdir": path_there(settings.workdir)}).items()
+            if value is not None
+        },
     )
 
 
@@ -307,7 +362,7 @@ def open_runtime(settings: Settings, host: Host) -> Runtime:
     from biom3d.remote.venv import Venv
 
     is_here = settings.host in (None, LOCAL)
-    return Venv(host, settings.venv or (sys.prefix if is_here else None))
+    return Venv(host, path_there(settings.venv) or (sys.prefix if is_here else None))
 
 
 def keep_policy(settings: Settings) -> Keep:

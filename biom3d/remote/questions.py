@@ -155,6 +155,42 @@ def place_dataset(made: PurePosixPath, dataset: PurePosixPath) -> str:
     return _PLACE_DATASET.line(made, dataset)
 
 
+_REPLACE_DATASET = made(
+    "replace_dataset",
+    'mkdir -p -- "${2%/*}" && { [ ! -e "$2" ] || mv -T -- "$2" "${1%/work}/old"; } && mv -T -- "$1" "$2"',
+    "work",
+    "data",
+)
+
+
+def replace_dataset(made: PurePosixPath, dataset: PurePosixPath) -> str:
+    """Rename a folder to where a data set lies, whose former content becomes `old` in the job's folder."""
+    return _REPLACE_DATASET.line(made, dataset)
+
+
+_REMOVE_DATASET = made(
+    "remove_dataset",
+    """
+[ -f "$2/.biom3d-content" ] || exit 66
+name=${2#"${1%/*}/"}
+for job in "$1"/jobs/*; do
+  [ ! -e "$job/work/$name" ] || [ -e "$job/exit" ] || { echo "${job##*/}"; exit 67; }
+done
+mkdir -p -- "$1/tmp" && mv -T -- "$2" "$1/tmp/$3" || exit
+du -sb -- "$1/tmp/$3" | cut -f 1
+rm -rf -- "$1/tmp/$3"
+""",
+    "root",
+    "data",
+    "temporary",
+)
+
+
+def remove_dataset(root: PurePosixPath, dataset: PurePosixPath, temporary: str) -> str:
+    """Remove a data set that was sent, and print its bytes; exit code 66 if it was not, 67 and a job that uses it."""
+    return _REMOVE_DATASET.line(root, dataset, temporary)
+
+
 _LINK_WORKDIR = made("link_workdir", 'mkdir -p -- "$1" && ln -s -- "$2" "$1/work"', "job", "whole")
 
 

@@ -4,6 +4,8 @@ Two implementations pass the same tests (tests/remote/test_lifecycle.py): `conta
 engine does it, and `venv.Venv`, where a small detached runner does, in a Python environment of the host.
 """
 
+import getpass
+import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +22,9 @@ from biom3d.remote.processes import Marked
 DOCKER, PODMAN, VENV = "docker", "podman", "venv"
 CONTAINER = "container"  # what the first two start
 KINDS = (DOCKER, PODMAN, VENV)
+OWNER = f"{LABEL}.owner"  # who started the job; a gate sets it itself
+ACCESS = f"{LABEL}.access"  # how a gate answers who asks: it is theirs, or of somebody with the same working folder, or
+YOURS, SHARED, OTHERS = "yours", "shared", "others"  # out of reach
 
 
 @dataclass(frozen=True)
@@ -40,10 +45,14 @@ class Software:
 
 @dataclass(frozen=True)
 class Found:
-    """A job that the host knows: it runs, or it has ended, or (neither) it was prepared and never started."""
+    """A job that the host knows: it runs, or it has ended, or (neither) it was prepared and never started.
+
+    `starter` is who started it, if that was somebody else.
+    """
 
     is_running: bool
     end: End | None
+    starter: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,7 @@ class Launch:
             f"{LABEL}.gpus": " ".join(self.devices),
             f"{LABEL}.data": content_hash(self.entries),
             f"{LABEL}.software": self.software.id,
+            OWNER: person(),
         }
 
 
@@ -83,8 +93,9 @@ class Seen:
     threads: str
     mem_mb: str
     devices: tuple[str, ...]
-    owner: str  # uid
-    is_ours: bool
+    owner: str  # a person, or a uid where nobody said more
+    is_ours: bool  # of our account and folder: we may follow it, stop it and clean it up
+    is_mine: bool  # and this person has started it
     kind: str = CONTAINER  # or VENV
 
 
@@ -112,8 +123,8 @@ class Runtime(Protocol):
         """Return what the host knows of the job."""
         ...
 
-    def start(self, launch: Launch) -> None:
-        """Start the job, detached; another client that was faster with the same job is left to it."""
+    def start(self, launch: Launch) -> bool:
+        """Start the job, detached; False if another client was faster with the same job, which is left to it."""
         ...
 
     def follow(self, job_id: str, say: Say) -> Follower:
@@ -139,19 +150,37 @@ class Runtime(Protocol):
 
 def seen(words: Mapping[str, str], state: str, since: str, owner: str, uid: str, kind: str) -> Seen:
     """Return a job with these labels as lists show it, to the account `uid`."""
+    is_ours = owner == uid and words.get(ACCESS) != OTHERS
     return Seen(
         id=words[LABEL],
-        # Anybody on the host can name a job, and a terminal obeys what is not printable.
-        name="".join(sign if sign.isprintable() else "?" for sign in words.get(f"{LABEL}.name", "")),
+        name=_printable(words.get(f"{LABEL}.name", "")),
         state=state,
         since=since,
         threads=words.get(f"{LABEL}.threads", ""),
         mem_mb=words.get(f"{LABEL}.mem_mb", ""),
         devices=tuple(words.get(f"{LABEL}.gpus", "").split()),
-        owner=owner,
-        is_ours=owner == uid,
+        owner=_printable(words.get(OWNER, "")) or f"uid {owner}",
+        is_ours=is_ours,
+        is_mine=is_ours and not starter(words),
         kind=kind,
     )
+
+
+def person() -> str:
+    """Return who we are, for others on the host."""
+    return f"{getpass.getuser()} on {socket.gethostname()}"
+
+
+def starter(words: Mapping[str, str]) -> str:
+    """Return who started the job with these labels; nothing if it was us, or nobody says."""
+    owner, access = words.get(OWNER, ""), words.get(ACCESS)
+    is_us = access == YOURS if access else owner in ("", person())
+    return "" if is_us else _printable(owner) or "somebody else"
+
+
+def _printable(text: str) -> str:
+    """Anybody on the host can name a job, and a terminal obeys what is not printable."""
+    return "".join(sign if sign.isprintable() else "?" for sign in text)
 
 
 def seen_running(found: Marked, uid: str) -> Seen:

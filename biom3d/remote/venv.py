@@ -6,7 +6,8 @@ import json
 import tarfile
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from biom3d import __version__
@@ -17,7 +18,7 @@ from biom3d.remote.follow import Follower, shown_line
 from biom3d.remote.host import Entry, Finished, Host, Mount, Say
 from biom3d.remote.job import FOLDER, WORK
 from biom3d.remote.processes import find_marked, mark
-from biom3d.remote.runtime import VENV, Capacity, Found, Launch, Seen, Software, seen, seen_running, utc
+from biom3d.remote.runtime import VENV, Capacity, Found, Launch, Seen, Software, seen, seen_running, starter, utc
 from biom3d.remote.site import shown
 
 OURS = "biom3d-workflow"  # the distribution, and the first word of our images' names
@@ -99,10 +100,18 @@ class Venv:
 
     def find(self, job_id: str) -> Found | None:
         """Return what the job's folder and the host's processes say."""
-        return self._read_state(self._ask(venv_lines.find_job(self._of(job_id))).out.decode())
+        found = self._read_state(self._ask(venv_lines.find_job(self._of(job_id))).out.decode())
+        return replace(found, starter=starter(self._labels(job_id))) if found and found.is_running else found
 
-    def start(self, launch: Launch) -> None:
-        """Link the inputs and start the job, detached; a client that was faster with the same job has done it."""
+    def _labels(self, job_id: str) -> dict[str, str]:
+        """Return what the job's folder says of who started it."""
+        text = (self._host.read(self._of(job_id) / venv_lines.LABELS) or b"").decode(errors="replace")
+        with suppress(ValueError, AttributeError):
+            return {str(key): str(value) for key, value in json.loads(text.partition("=")[2]).items()}
+        return {}
+
+    def start(self, launch: Launch) -> bool:
+        """Link the inputs and start the job, detached, or say that a client that was faster has done it."""
         links = plan_links(launch.entries, launch.mounts)
         if links:
             self._ask(venv_lines.link_inputs(launch.folder / WORK), _pack(links))
@@ -114,7 +123,9 @@ class Venv:
             ("BIOM3D_MEMORY_KB", str(launch.spec.resources.mem_mb * 1024)),
         ]
         line = venv_lines.start_job(launch.folder, launch.id, self.environment().path, words, variables)
-        self._read_state(self._ask(line, venv_lines.launch_script().encode()).out.decode())
+        answer = self._ask(line, venv_lines.launch_script().encode()).out.decode()
+        self._read_state(answer)
+        return answer.strip() != venv_lines.TAKEN
 
     def follow(self, job_id: str, say: Say) -> Follower:
         """Return what shows the job's log and waits for its end."""

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from biom3d.errors import ConfigError, HostError, LostConnection
+from biom3d.errors import ConfigError, ContainerError, HostError, LostConnection
 from biom3d.remote import claims, gpus, questions
 from biom3d.remote.containers import Containers
 from biom3d.remote.host import Host, Say
@@ -64,7 +64,7 @@ def job_rows(jobs: Iterable[Seen]) -> list[tuple[str, ...]]:
             seen.threads,
             seen.mem_mb if seen.mem_mb != "0" else "-",
             ",".join(seen.devices) or "-",
-            "you" if seen.is_ours else f"uid {seen.owner}",
+            "you" if seen.is_mine else seen.owner,
             seen.name,
         )
         for seen in jobs
@@ -118,25 +118,38 @@ def _follow(host: Host, runtime: Runtime, job: Seen, say: Say) -> int:
             end = follower.wait(threading.Event())
             # A line that breaks just before the end looks like the end of the log: what was not seen yet comes now.
             follower.wait(threading.Event())
+            assert end is not None
             return end.code
         except LostConnection as error:
             say(f"[{error}; trying again]")
     raise HostError(f"{host.name}: the connection is lost again and again; '{job.name}' goes on there")
 
 
-def cancel(host: Host, job: Seen, runtime: Runtime | None = None, who: str = "somebody") -> str:
+def cancel(host: Host, job: Seen, runtime: Runtime | None = None, who: str = "somebody", is_meant: bool = False) -> str:
     """Stop a job, which gets time to save what it has; return how it ended. Clients that follow it learn `who` did it.
 
+    `is_meant`: also if somebody else has started it, who shares account and working folder.
+
     Raises:
-        HostError: it is another account's, or does not run.
+        HostError: it is out of our reach, or somebody else's and that is not meant, or does not run.
     """
     runtime = _supervisor(host, job, runtime)
     if not job.is_ours:
-        raise HostError(f"{host.name}: job '{job.name}' belongs to the account with uid {job.owner}; ask its owner")
+        raise HostError(f"{host.name}: job '{job.name}' is out of your reach; its owner can stop it: {job.owner}")
     if job.state != "running":
         raise HostError(f"{host.name}: job '{job.name}' does not run ({job.state}); nothing to stop")
-    claims.note_cancel(host, host.root / "jobs" / job.id, who)
-    runtime.source(job.id).stop()
+    if not job.is_mine and not is_meant:
+        raise HostError(
+            f"{host.name}: job '{job.name}' was started by {job.owner}, who shares the working folder;"
+            " --others stops it all the same"
+        )
+    folder = host.root / "jobs" / job.id
+    claims.note_cancel(host, folder, who)
+    try:
+        runtime.source(job.id).stop()
+    except ContainerError:  # refused: then nobody has cancelled it
+        claims.note_cancel(host, folder, "")
+        raise
     found = runtime.find(job.id)  # whoever waits for it may have removed it already
     return f"exit {found.end.code}" if found and found.end else "ended"
 
@@ -151,7 +164,7 @@ def gpu_rows(host: Host, runtime: Runtime | None = None) -> list[tuple[str, str,
     users: dict[str, list[str]] = {}
     for seen in list_jobs(host, runtime):
         for device in seen.devices if seen.state == "running" else ():
-            whose = "you" if seen.is_ours else f"uid {seen.owner}"
+            whose = "you" if seen.is_mine else seen.owner
             users.setdefault(device, []).append(f"{seen.name} ({seen.id[:12]}, {whose})")
     return [(device, kinds.get(device, "-"), _lease(device, free, users)) for device in devices]
 

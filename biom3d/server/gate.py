@@ -412,6 +412,7 @@ def fingerprint() -> str:
 # --- the container engine ---
 
 OWNER = "biom3d.gate"  # label: whose container this is; only the gate can set it
+FOLDER = "biom3d.gate.folder"  # label: of which working folder; whoever's key opens that may follow, stop and remove it
 LABEL = "biom3d.job"
 VERSIONED = r"(?:/v[0-9]\.[0-9]{1,2})?"
 NAME = r"([a-zA-Z0-9][a-zA-Z0-9_.-]{0,99})"
@@ -526,17 +527,20 @@ class EngineFilter:
         request.options["filters"] = json.dumps({"label": [LABEL, *labels]})
         status, found = self.fetch("GET", request.url())
         if status == 200:
-            found = [one if self.is_own(one) else {**public(one), "Labels": job_labels(one)} for one in found]
+            found = [{**(one if self.is_own(one) else public(one)), "Labels": self.labels_of(one)} for one in found]
         self.send(status, found)
 
     def inspect(self, request: Request) -> None:
         """Describe a container; another person's job only as far as a queue needs, others are not there."""
         status, found = self.fetch("GET", request.url())
-        if status == 200 and not self.is_own(found["Config"]):
-            labels = job_labels(found["Config"])
+        if status == 200:
+            config, labels = found["Config"], self.labels_of(found["Config"])
             if LABEL not in labels:
                 raise NotThere(f"No such container: {request.words[0]}")
-            found = {**public(found), "Config": {"Labels": labels, "User": found["Config"].get("User")}}
+            if self.is_own(config):
+                config["Labels"] = labels
+            else:
+                found = {**public(found), "Config": {"Labels": labels, "User": config.get("User")}}
         self.send(status, found)
 
     def create(self, request: Request) -> None:
@@ -573,6 +577,7 @@ class EngineFilter:
         if begin:
             gpus = [one for wanted in requests for one in wanted["DeviceIDs"]]
             facts = {**facts_of(labels), "image": container["Image"], "gpus": gpus}  # which the engine knows better
+            facts["who"] = labels.get(OWNER, self.gate.name)  # whoever takes its results, it is its starter's
             code = state.get("ExitCode") if has_ended else None
             self.gate.note("ok", "job", **facts, seconds=round(max(0.0, end - begin), 1), exit=code)
         self.relay(self.ask("DELETE", request.url(container["Id"])))
@@ -586,8 +591,16 @@ class EngineFilter:
         return dict(found)
 
     def is_own(self, one: dict[str, Any]) -> bool:
-        """Say whether a container with these labels is the person's."""
-        return bool((one.get("Labels") or {}).get(OWNER) == self.gate.name)
+        """Say whether a container with these labels is of the person's working folder, or older and the person's."""
+        labels = one.get("Labels") or {}
+        return bool(labels.get(FOLDER) == self.gate.root if FOLDER in labels else labels.get(OWNER) == self.gate.name)
+
+    def labels_of(self, one: dict[str, Any]) -> dict[str, str]:
+        """Return the labels that say what a job takes and whose it is, and what the person may do with it."""
+        owner = (one.get("Labels") or {}).get(OWNER)
+        access = "others" if not self.is_own(one) else "yours" if owner == self.gate.name else "shared"
+        labels = job_labels(one)
+        return {**labels, **({f"{LABEL}.owner": owner} if owner else {}), f"{LABEL}.access": access} if labels else {}
 
     # --- what a container may be ---
 
@@ -605,7 +618,8 @@ class EngineFilter:
         labels = body.get("Labels", {})
         need(labels.get(LABEL) == job, f"label {LABEL} must be the container's id")
         need(all(re.fullmatch(r"biom3d\.job(\.[a-z_]+)?", key) for key in labels), "Labels")
-        body["Labels"] = {**{key: str(value) for key, value in labels.items()}, OWNER: self.gate.name}
+        own = {OWNER: self.gate.name, FOLDER: self.gate.root}
+        body["Labels"] = {**{key: str(value) for key, value in labels.items()}, **own}
         body["Image"] = self.find_image(str(body.get("Image")))
         body["HostConfig"] = self.check_host(body.get("HostConfig", {}), job)
         return body

@@ -4,7 +4,17 @@ import pytest
 
 from biom3d.errors import ConfigError, DataError
 from biom3d.remote.__main__ import main
-from biom3d.remote.data import CONTENT, dataset_rows, get, model_rows, relative_name, send_dataset, send_model
+from biom3d.remote.data import (
+    CONTENT,
+    dataset_rows,
+    get,
+    model_rows,
+    note_residents,
+    relative_name,
+    remove_sent,
+    send_dataset,
+    send_model,
+)
 from biom3d.remote.local import LocalHost
 from biom3d.remote.questions import drop_unused
 from tests.remote.server import names_in
@@ -45,6 +55,58 @@ def test_the_same_data_set_is_not_sent_twice(ssh_host, images, said):
     said.clear()
     send_dataset(ssh_host, "cells", images, None, said.append)
     assert said == ["the same is there already; nothing was sent"]
+
+
+def test_what_lacks_of_a_data_set_that_was_sent_is_put_back(ssh_host, images, workdir, said):
+    send_dataset(ssh_host, "cells", images, None, said.append)
+    (workdir / "data/cells/images/a.tif").unlink()
+    said.clear()
+    send_dataset(ssh_host, "cells", images, None, said.append)
+    assert "is not whole any more (missing: images/a.tif); putting it right" in said[0]
+    assert (workdir / "data/cells/images/a.tif").read_bytes() == (images / "a.tif").read_bytes()
+    assert names_in(ssh_host.root / "jobs") == []
+
+
+def test_what_was_changed_or_added_is_named_and_stays_until_repair_is_asked_for(ssh_host, images, workdir, said):
+    send_dataset(ssh_host, "cells", images, None, said.append)
+    one, more = workdir / "data/cells/images/a.tif", workdir / "data/cells/images/more"
+    one.chmod(0o644)
+    one.write_bytes(b"edited there")
+    more.touch()
+    with pytest.raises(ConfigError, match=r"changed: images/a\.tif; not of it: images/more\); --repair makes it so"):
+        send_dataset(ssh_host, "cells", images, None, said.append)
+    assert (one.read_bytes(), more.exists()) == (b"edited there", True)
+    send_dataset(ssh_host, "cells", images, None, said.append, is_repaired=True)
+    assert (one.read_bytes(), more.exists()) == ((images / "a.tif").read_bytes(), False)
+
+
+def test_get_and_location_server_say_that_a_data_set_is_not_what_was_sent(ssh_host, images, workdir, tmp_path, said):
+    send_dataset(ssh_host, "cells", images, None, said.append)
+    (workdir / "data/cells/images/a.tif").unlink()
+    said.clear()
+    get(ssh_host, "data/cells/images/deep", tmp_path, said.append)
+    (tmp_path / "project").mkdir()
+    note_residents(ssh_host, {"data/cells/images": lambda name: True}, tmp_path / "project", said.append)
+    told = "warning: 'data/cells' on server is not what was sent there (missing: images/a.tif)"
+    assert len([line for line in said if line.startswith(told)]) == 2
+
+
+def test_a_data_set_that_was_sent_is_removed_with_its_bytes_and_nothing_else_is(ssh_host, images, workdir, said):
+    send_dataset(ssh_host, "cells", images, None, said.append)
+    (workdir / "data/own").mkdir()
+    with pytest.raises(ConfigError, match="was not brought by 'biom3d remote send'"):
+        remove_sent(ssh_host, "data/own")
+    remove_sent(ssh_host, "data/cells")
+    assert names_in(workdir / "data") == ["own"]
+    assert [path for path in (workdir / ".biom3d/store").rglob("*") if path.is_file()] == []
+
+
+def test_a_data_set_that_a_job_has_is_not_removed(ssh_host, images, workdir, said):
+    send_dataset(ssh_host, "cells", images, None, said.append)
+    (workdir / ".biom3d/jobs/abc/work/data/cells/images").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="job abc uses 'data/cells'"):
+        remove_sent(ssh_host, "data/cells")
+    assert names_in(workdir / "data") == ["cells"]
 
 
 def test_another_data_set_is_not_overwritten(ssh_host, images, workdir, said):

@@ -58,7 +58,7 @@ class Bench:
     def containers(self) -> list:
         every = self.host.engine().containers.list(all=True, filters={"label": LABEL}, ignore_removed=True)
         jobs = str(self.host.root / "jobs")  # names may be those of another run of the tests beside this one
-        return [one for one in every if any(mount["Source"].startswith(jobs) for mount in one.attrs["Mounts"])]
+        return [one for one in every if any(mount["Source"].startswith(jobs) for mount in one.attrs.get("Mounts", []))]
 
     def wait_for_container(self, seconds: float = 30) -> object:
         end = time.monotonic() + seconds

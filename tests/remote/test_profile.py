@@ -1,11 +1,15 @@
 import dataclasses
+import io
+import os
 import pwd
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 import yaml
+from snakemake.profiles import ProfileConfigFileParser
 
 from biom3d.errors import ConfigError
 from biom3d.remote import __main__ as remote
@@ -259,6 +263,48 @@ def test_a_folder_of_the_same_name_does_not_hide_the_profile_from_the_verbs(tmp_
     (tmp_path / "gpu").mkdir()
     write_profile("gpu", HOST)
     assert read_profile("gpu") == HOST
+
+
+def test_a_path_of_the_host_is_no_path_here_to_snakemake():
+    """As nobody, who may not look into /root: every rented machine with a GPU has its working folder there."""
+    path = write_profile("gpu", Settings("h", user="root", workdir="/root/biom3d"))
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder, open(path) as stream:
+        Path(folder).chmod(0o755)
+        profile = io.StringIO(stream.read())
+        profile.name = f"{folder}/profile.yaml"
+        ProfileConfigFileParser().parse(profile)  # loads what it needs
+        profile.seek(0)
+        child = os.fork()
+        if not child:
+            os.setuid(65534)
+            try:
+                found = ProfileConfigFileParser().parse(profile)
+                os._exit(0 if found["ssh-workdir"] == "there:/root/biom3d" else 1)
+            except BaseException:
+                os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert read_profile("gpu").workdir == ssh_settings(Settings("h", workdir="there:/root/biom3d")).workdir
+    assert read_profile("gpu").workdir == "/root/biom3d"
+
+
+@pytest.mark.parametrize("path", ["/scratch/$USER/b3d", "${HOME}/b3d"])
+def test_a_variable_of_this_computer_in_a_path_of_the_host_is_refused(path):
+    with pytest.raises(ConfigError, match="variables are those of this computer"):
+        write_profile("gpu", Settings("h", workdir=path))
+    write_profile("gpu", Settings("h", workdir="lab"))
+    file = profiles_folder() / "gpu/profile.yaml"
+    file.write_text(file.read_text().replace("ssh-workdir: lab", f"ssh-workdir: {path}"))
+    with pytest.raises(ConfigError, match="variables are those of this computer"):
+        read_profile("gpu")
+
+
+def test_the_home_folder_of_the_host_is_not_that_of_this_computer():
+    write_profile("gpu", Settings("h", workdir="~/lab"))
+    file = profiles_folder() / "gpu/profile.yaml"
+    assert read_profile("gpu").workdir == "~/lab"
+    file.write_text(file.read_text().replace('"there:~/lab"', "~/lab"))
+    with pytest.raises(ConfigError, match="'~' is your home folder on this computer"):
+        read_profile("gpu")
 
 
 @pytest.mark.system

@@ -5,6 +5,7 @@ import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +43,15 @@ def whoami(host) -> str:
 
 def test_a_key_lets_in(ssh_host, account):
     assert whoami(ssh_host) == account.name
+
+
+def test_a_second_account_in_the_same_folder_gets_one_of_its_own(make_host, account):
+    first = make_host()
+    others = Path(first.root)
+    os.chown(others, os.getuid() + 1, -1)  # as if another account had been there first
+    second = make_host(workdir=first.settings.workdir)
+    assert second.root == first.root.with_name(f".biom3d-{second.user()[0]}")
+    assert second.root.parent == first.root.parent
 
 
 def test_a_password_from_the_environment_lets_in(make_host, account, monkeypatch):

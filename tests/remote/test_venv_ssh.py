@@ -309,7 +309,7 @@ def test_clients_that_never_come_back_are_forgotten(far):
 
 
 def test_a_container_is_not_stopped_through_a_profile_without_containers(far):
-    seen = verbs.Seen("a" * 24, "x", "running", "", "1", "0", (), str(far.host.user()[0]), True)
+    seen = verbs.Seen("a" * 24, "x", "running", "", "1", "0", (), str(far.host.user()[0]), True, True)
     with pytest.raises(HostError, match="ssh-runtime: docker or podman"):
         verbs.cancel(far.host, seen, far.runtime)
 

@@ -23,7 +23,7 @@ from tests.remote.test_run import with_engine
 
 __all__ = ["with_engine"]
 ID, OTHER = "a" * 24, "ab" * 12
-SEEN = verbs.Seen(ID, "train m", "running", "2026-01-02T03:04:05.123Z", "2", "0", ("0",), "7", True)
+SEEN = verbs.Seen(ID, "train m", "running", "2026-01-02T03:04:05.123Z", "2", "0", ("0",), "7", True, True)
 
 
 def old(path: Path, days: float = 40) -> Path:
@@ -147,7 +147,7 @@ def test_a_cancelled_job_gets_the_time_to_save_what_it_has(host, start, job_id):
 @pytest.mark.system
 def test_a_job_of_another_account_is_left_alone(host, start, job_id):
     container = start("sleep 60", job_id, owner="nobody", name="x")
-    with pytest.raises(HostError, match="ask its owner"):
+    with pytest.raises(HostError, match="its owner can stop it"):
         verbs.cancel(host, of(host, job_id))
     container.reload()
     assert container.status == "running"

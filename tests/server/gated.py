@@ -92,17 +92,18 @@ class Door:
     account: Account
     folder: Path  # the administrator's
     name: str = "anna"
+    shares: "Door | None" = None  # whose working folder it is
     settings: dict = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True)
         self.folder.chmod(0o755)
-        self.workdir = self.account.home / f"lab-{self.name}"
+        self.workdir = self.shares.workdir if self.shares else self.account.home / f"lab-{self.name}"
         self.log = self.account.home / f"{self.name}.log"
         self.config = self.folder / f"{self.name}.json"
         self.configure()
         for part in ("jobs", "store", "tmp"):
-            (self.workdir / ".biom3d" / part).mkdir(parents=True)
+            (self.workdir / ".biom3d" / part).mkdir(parents=True, exist_ok=bool(self.shares))
         self.own(self.workdir)
         self.key = make_key(self.folder / self.name)
         self.gate = install_gate(self.folder / "biom3d-gate")
