@@ -6,6 +6,7 @@ from biom3d.errors import JobError
 from biom3d.remote.job import DEVICE_TAKEN, TIME_LIMIT, JobSpec
 
 SIGKILL, SIGTERM = 137, 143  # exit codes: 128 + signal
+FOUND_DEAD = 255  # what Docker says of a container that is dead after its own start: the host lost its power, say
 CANNOT_START = (125, 126, 127)
 GRACE_S = 40  # from the request to stop to the kill; a training writes its checkpoint in between
 LAST_LINES = 10

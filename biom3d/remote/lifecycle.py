@@ -19,7 +19,7 @@ from biom3d.files import write_json
 from biom3d.remote import claims, gpus, held
 from biom3d.remote.claims import Keep
 from biom3d.remote.containers import Containers
-from biom3d.remote.ends import END_WELL, REMOVED, SIGKILL, SIGTERM, End, cause_of, explain_end
+from biom3d.remote.ends import END_WELL, FOUND_DEAD, REMOVED, SIGKILL, SIGTERM, End, cause_of, explain_end
 from biom3d.remote.engine import MB
 from biom3d.remote.host import Entry, Host, Say
 from biom3d.remote.job import (
@@ -237,8 +237,10 @@ class Life:
                 " stops it"
             )
         self._starter = ""
-        code = self._read_exit() if end == REMOVED else None
-        return end if code is None else End(code)
+        if end == REMOVED or end.code == FOUND_DEAD:
+            code = self._read_exit()
+            return REMOVED if code is None else End(code)
+        return end
 
     def _start(self) -> None:
         """Bring what the job needs, wait until the host has room for it, and start it."""

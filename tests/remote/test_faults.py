@@ -365,6 +365,39 @@ def test_an_engine_that_is_restarted_is_found_again(make_far, tmp_path, docker_c
         far.assert_clean()
 
 
+def test_after_a_power_cut_of_the_host_the_job_starts_again(make_far, tmp_path, docker_client, base_image, account):
+    data, socket = tmp_path / "images", tmp_path / "socket"
+    far = make_far(engine_socket=str(socket))
+    open_to(account, socket.parent)
+    with engine_at(socket, tmp_path / "one", data, account) as client:
+        copy_image(base_image, docker_client, client)
+        thread = far.begin(COUNTED + TWICE, "out runs")
+        wait_for(lambda: any(far.far("jobs").glob("*/work/second")), "the job at work")
+        cut_power(Path(socket_of(client)).parent)
+    with engine_at(socket, tmp_path / "two", data, account):
+        far.end(thread)
+        assert far.text("runs") == "run\nrun\n"
+        far.assert_clean()
+
+
+def cut_power(engine_folder: Path) -> None:
+    """Kill an engine and all that it has started, at once."""
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parents[int(path.name)] = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+    doomed: set[int] = set()
+    for pid in parents:
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes()
+            doomed |= {pid} if str(engine_folder).encode() in words else set()
+    while more := {pid for pid, parent in parents.items() if parent in doomed} - doomed:
+        doomed |= more
+    for pid in doomed - {os.getpid()}:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
 @contextlib.contextmanager
 def engine_at(socket: Path, folder: Path, data: Path, account: Account) -> Iterator:
     """An engine of our own at a path that stays the same, open to the account."""

@@ -288,6 +288,20 @@ def test_a_container_killed_by_hand_is_started_again(bench):
     assert (bench.folder / "out").exists()
 
 
+def test_a_container_that_docker_finds_dead_after_a_power_cut_is_started_again(contained, monkeypatch):
+    """Docker says 255, and nothing is beside the results; a command that itself ends with 255 has failed."""
+    write, cut = contained.host.write, [b"exit 255\n"]
+
+    def write_cut(path, content):
+        write(path, cut.pop() if path.name == "run.sh" and cut else content)
+
+    monkeypatch.setattr(contained.host, "write", write_cut)
+    contained.run("touch out")
+    assert "killed from outside; starts again" in contained.lines
+    with pytest.raises(JobError, match="exit 255"):
+        contained.run("exit 255")
+
+
 def test_stopping_ends_the_container_and_the_next_run_goes_on(bench):
     shell = "if [ -e begun ]; then touch out; else touch begun; sleep 60; fi"
     thread, errors = in_thread(bench, shell)
