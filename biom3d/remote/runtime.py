@@ -5,6 +5,7 @@ engine does it, and `venv.Venv`, where a small detached runner does, in a Python
 """
 
 import getpass
+import os
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -168,7 +169,11 @@ def seen(words: Mapping[str, str], state: str, since: str, owner: str, uid: str,
 
 def person() -> str:
     """Return who we are, for others on the host."""
-    return f"{getpass.getuser()} on {socket.gethostname()}"
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # an account without a name, as in some containers
+        name = f"uid {os.getuid()}"
+    return f"{name} on {socket.gethostname()}"
 
 
 def starter(words: Mapping[str, str]) -> str:

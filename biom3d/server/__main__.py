@@ -9,15 +9,25 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from biom3d.cli import add_subcommand, days, print_table, run_step, step_parser
+from biom3d.errors import ConfigError
 from biom3d.server import clean as cleaning
 from biom3d.server import people
 from biom3d.server.card import write_card
-from biom3d.server.gatekeeper import find_config, find_log, find_workdir, gate_words, read_settings
+from biom3d.server.gatekeeper import (
+    allow_images,
+    find_config,
+    find_log,
+    find_workdir,
+    gate_words,
+    own_card,
+    read_settings,
+)
 from biom3d.server.keys import read_public_key
 from biom3d.server.options import add_init_options, hand_out, read_wish, shower
 from biom3d.server.report import read_notes, report_month, report_text
 from biom3d.server.setup import ask_here, set_up
 from biom3d.server.sshd import PORT, Places, run
+from biom3d.server.survey import ask_facts
 
 if TYPE_CHECKING:
     from biom3d.events import Reporter
@@ -34,6 +44,7 @@ COMMANDS = {
     "init": "make folders (and an environment), check the server, print its card; twice changes nothing",
     "authorize": "let a person log in with a key, for biom3d's own commands only",
     "revoke": "let a person log in no more",
+    "allow-image": "let people with the gate use the images of ours that are there now, as after an update",
     "people": "list who may log in, from where and until when",
     "report": "what each person's jobs took in a month: hours, cores, GPUs",
     "clean": "show data sets and rests of jobs that nobody uses, and remove them with --yes",
@@ -53,6 +64,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_init_options(made["init"])
     _add_people(made)
+    made["allow-image"].add_argument(
+        "images", nargs="*", metavar="IMAGE", help="others too: an id (sha256:...), a digest (NAME@sha256:...) or a tag"
+    )
+    made["allow-image"].add_argument(
+        "--config", type=Path, metavar="FILE", help="of the gate (default: ~/.biom3d-gate.json)"
+    )
     made["report"].add_argument("--month", metavar="YYYY-MM", help="in UTC (default: this one)")
     made["report"].add_argument(
         "--log", type=Path, nargs="+", metavar="FILE", help="logs of the gate (default: that of its configuration)"
@@ -106,6 +123,10 @@ def _init(args: argparse.Namespace, report: "Reporter") -> None:
     card = set_up(ask_here, read_wish(args, workdir, args.address), report.info, shower(report))
     write_card(card, Path(card.workdir) / "card.yaml")
     hand_out(card, args, report, str(Path(card.workdir) / "card.yaml"))
+    report.info(
+        f"who has a key for '{card.workdir}' reads and changes all below it; a folder of one's own goes beside it:"
+        f" biom3d server authorize ... --workdir {card.workdir}-NAME"
+    )
 
 
 def _authorize(args: argparse.Namespace, report: "Reporter") -> None:
@@ -129,6 +150,9 @@ def _authorize(args: argparse.Namespace, report: "Reporter") -> None:
     path = args.file or people.authorized_keys()
     is_new = people.edit(path, lambda text: people.authorize(text, grant))
     report.info(f"{grant.name} may log in with {key.fingerprint}" + ("" if is_new else ", as before"))
+    card = own_card(people.workdir_of(grant), home)
+    if card:
+        report.info(f"{grant.name}'s own card, which names this folder: '{card}'")
     for folder in people.find_loose_modes(path):
         report.warn(f"sshd ignores '{path}' while others may write to '{folder}'; run: chmod go-w '{folder}'")
 
@@ -137,6 +161,18 @@ def _revoke(args: argparse.Namespace, report: "Reporter") -> None:
     name = people.check_name(args.name)
     people.edit(args.file or people.authorized_keys(), lambda text: people.revoke(text, name))
     report.info(f"{name} may log in no more; what runs in that name goes on")
+
+
+def _allow_image(args: argparse.Namespace, report: "Reporter") -> None:
+    home = people.account_home()
+    facts = ask_facts(ask_here, PurePosixPath(find_workdir(None, home)))
+    if not facts.image_ids and not args.images:
+        raise ConfigError(
+            f"no image of ours is there ({facts.engine_error or facts.engine or 'no container engine'}); bring one:"
+            " biom3d images build cpu, or from a user's computer: biom3d remote send-image"
+        )
+    for line in allow_images(find_config(args.config, home), facts, args.images):
+        report.info(line)
 
 
 def _people(args: argparse.Namespace, report: "Reporter") -> None:
@@ -183,6 +219,7 @@ ACTIONS = {
     "init": _init,
     "authorize": _authorize,
     "revoke": _revoke,
+    "allow-image": _allow_image,
     "people": _people,
     "report": _report,
     "clean": _clean,

@@ -599,7 +599,7 @@ class EngineFilter:
         """Return the labels that say what a job takes and whose it is, and what the person may do with it."""
         owner = (one.get("Labels") or {}).get(OWNER)
         access = "others" if not self.is_own(one) else "yours" if owner == self.gate.name else "shared"
-        labels = job_labels(one)
+        labels = dict(one["Labels"]) if self.is_own(one) else job_labels(one)
         return {**labels, **({f"{LABEL}.owner": owner} if owner else {}), f"{LABEL}.access": access} if labels else {}
 
     # --- what a container may be ---
@@ -630,7 +630,11 @@ class EngineFilter:
         status, found = self.fetch("GET", f"/images/{urllib.parse.quote(name, safe='/:@')}/json")
         need(status == 200, f"image '{name}' is not there")
         names = {found["Id"], *(found.get("RepoDigests") or []), *(found.get("RepoTags") or [])}
-        need(names & set(self.gate.images), f"image '{name}' is not one of those allowed with this key")
+        need(
+            names & set(self.gate.images),
+            f"image '{name}' is not one of those allowed with this key; the administrator allows it: biom3d server"
+            " allow-image",
+        )
         return str(found["Id"])
 
     def check_host(self, given: dict[str, Any], job: str) -> dict[str, Any]:

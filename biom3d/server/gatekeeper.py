@@ -1,15 +1,19 @@
 """Installs the gate, one file, where people's keys call it but cannot change it."""
 
+import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from biom3d import __version__
 from biom3d.config import read_yaml
 from biom3d.errors import ConfigError
-from biom3d.files import atomic_path
-from biom3d.server.survey import GATE_FILE, SERVER_FILE
+from biom3d.files import atomic_path, write_json
+from biom3d.server.card import read_card, write_card
+from biom3d.server.survey import GATE_FILE, SERVER_FILE, Facts
 
+CARD = "card.yaml"  # in the working folder of 'server init'
 INSTALLED = Path(".local", "lib", "biom3d", "biom3d-gate")  # below the home folder
 
 
@@ -61,6 +65,30 @@ def find_config(given: Path | None, home: Path) -> Path | None:
         return given.expanduser().absolute()
     path = home / GATE_FILE
     return path if path.is_file() else None
+
+
+def allow_images(config: Path | None, facts: Facts, more: Sequence[str]) -> list[str]:
+    """Add to the gate's configuration the images of ours that are there now, and `more`; return what to tell."""
+    if config is None:
+        raise ConfigError("the gate has no configuration; run 'biom3d server init DIR' first, or --config FILE")
+    settings = read_yaml(config)
+    before = [str(image) for image in settings.get("images", [])]
+    after = list(dict.fromkeys([*before, *facts.image_ids, *more]))
+    if after != before:
+        write_json(config, {**settings, "images": after})
+        config.chmod(0o600)
+    known = dict(zip(facts.image_ids, facts.images, strict=True))
+    return [f"allowed: {known.get(image, image)}" + ("" if image in before else "  (new)") for image in after]
+
+
+def own_card(workdir: Path | None, home: Path) -> Path | None:
+    """Write a card that names a person's own folder into it, where that is not everybody's; return its path."""
+    common = Path(_noted(home).get("workdir", ""))
+    if workdir is None or workdir == common or not (common / CARD).is_file():
+        return None
+    path = workdir / CARD
+    write_card(dataclasses.replace(read_card(common / CARD), workdir=str(workdir)), path)
+    return path
 
 
 def read_settings(home: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import re
 import shlex
 import stat
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
@@ -97,8 +97,10 @@ def authorize(text: bytes, grant: Grant) -> bytes:
     """Return the content of authorized_keys with a grant; a line of the same person and key is replaced.
 
     Raises:
-        ConfigError: the key is somebody else's, or has rights already that we did not give.
+        ConfigError: the key is somebody else's, or has rights already that we did not give, or its folder lies in
+            another person's, or that in it.
     """
+    _refuse_nested(grant, read_grants(text))
     lines = _lines(text)
     for number, line in enumerate(lines):
         if bytes(f" {grant.key}", "ascii") not in b" " + line or line.lstrip().startswith(b"#"):
@@ -113,6 +115,27 @@ def authorize(text: bytes, grant: Grant) -> bytes:
             raise ConfigError(f"this key is {owner}'s already; one key is one person's, so have a new one made")
         return b"\n".join([*lines[:number], grant.line().encode(), *lines[number + 1 :], b""])
     return b"\n".join([*lines, grant.line().encode(), b""])
+
+
+def workdir_of(grant: Grant) -> Path | None:
+    """Return the folder that a key opens; None where it opens more."""
+    words = shlex.split(grant.command)
+    return Path(words[words.index("--workdir") + 1]) if "--workdir" in words[:-1] else None
+
+
+def _refuse_nested(grant: Grant, others: Iterable[Grant]) -> None:
+    mine = workdir_of(grant)
+    for other in others:
+        theirs = workdir_of(other)
+        if mine is None or theirs is None or mine == theirs or other.name == grant.name:
+            continue
+        if mine.is_relative_to(theirs) or theirs.is_relative_to(mine):
+            inner, outer = sorted((mine, theirs), key=lambda folder: len(folder.parts), reverse=True)
+            raise ConfigError(
+                f"the folders of {grant.name} ('{mine}') and {other.name} ('{theirs}') lie in each other, so who works"
+                f" in '{outer}' reads and changes what is in '{inner}'; give a folder beside it, such as"
+                f" '{outer}-{grant.name}'"
+            )
 
 
 def revoke(text: bytes, name: str) -> bytes:

@@ -373,15 +373,15 @@ def test_after_a_power_cut_of_the_host_the_job_starts_again(make_far, tmp_path, 
         copy_image(base_image, docker_client, client)
         thread = far.begin(COUNTED + TWICE, "out runs")
         wait_for(lambda: any(far.far("jobs").glob("*/work/second")), "the job at work")
-        cut_power(Path(socket_of(client)).parent)
+        cut_power(Path(socket_of(client)).parent, data)
     with engine_at(socket, tmp_path / "two", data, account):
         far.end(thread)
         assert far.text("runs") == "run\nrun\n"
         far.assert_clean()
 
 
-def cut_power(engine_folder: Path) -> None:
-    """Kill an engine and all that it has started, at once."""
+def cut_power(engine_folder: Path, data: Path) -> None:
+    """Kill an engine and all that it has started, at once; what it had mounted is gone, too."""
     parents = {}
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -396,6 +396,9 @@ def cut_power(engine_folder: Path) -> None:
     for pid in doomed - {os.getpid()}:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+    mounted = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    for place in (place for place in reversed(mounted) if place.startswith((str(data), str(engine_folder)))):
+        subprocess.run(["umount", "-l", place], check=True)
 
 
 @contextlib.contextmanager

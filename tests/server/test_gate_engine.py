@@ -266,7 +266,8 @@ def test_another_persons_containers_are_out_of_reach(door, server, account, base
         for method, rest in tries:
             assert other.ask(method, one + rest)[0] == 403, rest
         found = other.ask("GET", f"{one}/json")[1]
-        assert found["Config"] == {"Labels": body(door, "")["Labels"], "User": door.uid_gid}
+        labels = {**body(door, "")["Labels"], "biom3d.job.owner": "anna", "biom3d.job.access": "others"}
+        assert found["Config"] == {"Labels": labels, "User": door.uid_gid}
         assert "HostConfig" not in found
     finally:
         other.remove()

@@ -1,5 +1,7 @@
 """What a key from `server authorize` opens on a real sshd, and what it does not."""
 
+import dataclasses
+import json
 import shutil
 import subprocess
 from datetime import date, timedelta
@@ -8,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from biom3d.remote.ssh import SSHHost
+from biom3d.server.card import read_card, write_card
 from biom3d.server.keys import read_public_key
 from biom3d.server.people import Grant, authorize, edit
 from tests.remote.server import names_in
-from tests.server.conftest import new_key
+from tests.server.conftest import CARD, new_key
 
 pytestmark = pytest.mark.system
 
@@ -87,6 +90,34 @@ def test_a_gate_of_ones_own_is_called_with_name_and_folder(admin, account, serve
     admin("authorize", account.home / "anna.pub", "--name", "anna", "--workdir", lab, "--gate", gate)
     assert log_in(anna, account, server, "rm -rf /").stdout == f"--name anna --workdir {lab}\n"
     gate.unlink()
+
+
+@pytest.mark.parametrize("is_inner_first", [True, False])
+def test_a_folder_in_that_of_another_person_is_refused(admin, account, anna, lab, tmp_path, is_inner_first):
+    inner = lab / "anna"
+    inner.mkdir()
+    shutil.chown(inner, account.name, account.name)
+    folders = [inner, lab] if is_inner_first else [lab, inner]
+    ben = account.home / "ben.pub"
+    shutil.copy(f"{new_key(tmp_path)}.pub", ben)
+    ben.chmod(0o644)
+    assert admin("authorize", account.home / "anna.pub", "--name", "anna", "--workdir", folders[0]).returncode == 0
+    done = admin("authorize", ben, "--name", "ben", "--workdir", folders[1])
+    ben.unlink()
+    assert done.returncode == 2
+    assert f"reads and changes what is in '{inner}'; give a folder beside it, such as '{lab}-ben'" in done.stderr
+
+
+def test_a_folder_of_ones_own_has_a_card_that_names_it(admin, account, anna, lab):
+    own = account.home / "lab-anna"
+    own.mkdir()
+    shutil.chown(own, account.name, account.name)
+    write_card(dataclasses.replace(CARD, workdir=str(lab)), lab / "card.yaml")
+    (account.home / ".biom3d-server.json").write_text(json.dumps({"workdir": str(lab)}))
+    done = admin("authorize", account.home / "anna.pub", "--name", "anna", "--workdir", own)
+    assert f"anna's own card, which names this folder: '{own}/card.yaml'" in done.stderr
+    assert read_card(own / "card.yaml") == dataclasses.replace(CARD, workdir=str(own))
+    shutil.rmtree(own)
 
 
 def test_who_was_revoked_gets_in_no_more(admin, account, server, anna, lab):

@@ -1,6 +1,7 @@
 """`server init`: what the server says of itself, what it means, how an environment is planned; the whole on sshd."""
 
 import dataclasses
+import json
 import re
 from pathlib import Path, PurePosixPath
 
@@ -10,6 +11,7 @@ from biom3d.errors import ConfigError, HostError
 from biom3d.images.table import load_table
 from biom3d.server.card import read_card
 from biom3d.server.environment import TORCH, Source, find_source, plan_environment
+from biom3d.server.gatekeeper import allow_images
 from biom3d.server.judge import FAIL, OK, WARN, judge
 from biom3d.server.setup import Wish, ask_here, gate_settings, make_card, set_up
 from biom3d.server.survey import DRIVERS, Facts, ask_facts, read_facts
@@ -49,6 +51,15 @@ socket\tunix:///run/user/1000/docker.sock
 end\tend
 """
 FACTS = read_facts(SAID)
+
+
+def test_after_an_update_one_command_lets_people_use_the_new_image(tmp_path):
+    config = tmp_path / "gate.json"
+    config.write_text(json.dumps({"images": ["sha256:old", "other:tag"], "gpus": True}))
+    said = allow_images(config, FACTS, [])
+    assert json.loads(config.read_text()) == {"images": ["sha256:old", "other:tag", "sha256:aa"], "gpus": True}
+    assert said[-1] == "allowed: biom3d-workflow/cuda:0.1.0-abc  (new)"
+    assert allow_images(config, FACTS, [])[-1] == "allowed: biom3d-workflow/cuda:0.1.0-abc"
 
 
 def states(facts: Facts) -> dict[str, str]:
