@@ -1,7 +1,6 @@
 """Two people whose keys open the same working folder, through the gate: the same job at the same time, or in turn."""
 
 import shutil
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -140,14 +139,16 @@ def test_what_failed_for_one_goes_on_for_the_other(people):
     ben.assert_clean()
 
 
-def test_a_started_container_is_adopted_though_both_saw_none(people):
+def test_a_container_that_appears_between_look_and_start_is_joined(people):
     anna, ben = people
-    both = threading.Barrier(2)
-    for far in people:  # both have looked, and now both start
-        start = far.runner.runtime.start
-        far.runner.runtime.start = lambda launch, start=start: (both.wait(60), start(launch))[1]
-    threads = [far.begin(COUNTED + "sleep 0.3; touch out", "out runs") for far in people]
-    for far, thread in zip(people, threads, strict=True):
-        far.end(thread)
+    thread = anna.begin(WAITING, "out runs")
+    work = anna.appears("runs").parent
+    find, looks = ben.runner.runtime.find, [None, None]  # ben sees nothing before he starts it himself
+    ben.runner.runtime.find = lambda job_id: looks.pop() if looks else find(job_id)
+    joined = ben.begin(WAITING, "out runs")
+    wait_for(lambda: ben.said("runs already, started by anna"), "a word about it")
+    (work / "go").touch()
+    for far, its in ((anna, thread), (ben, joined)):
+        far.end(its)
     assert (anna.text("runs"), ben.text("runs")) == ("run\n", "run\n")
     anna.assert_clean()
