@@ -24,6 +24,7 @@ from biom3d.files import system_error
 from biom3d.surroundings import describe
 
 COMMANDS = {
+    "init": ("biom3d.init", "make the folder of a project, with a configuration and a table of its own"),
     "check": ("biom3d.check", "look at a data set and say what is wrong with it, before any work"),
     "plan": ("biom3d.plan", "show or explain how a model will be configured for a data set"),
     "preprocess": ("biom3d.preprocess", "normalise a data set and plan the training"),

@@ -1,0 +1,188 @@
+"""`python -m biom3d.init`: make the folder of a project, with a configuration and a table of its own."""
+
+import argparse
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from biom3d.cli import run_step, step_parser
+from biom3d.errors import ConfigError, DataError
+from biom3d.files import output_error, write_text
+
+if TYPE_CHECKING:
+    from biom3d.events import Reporter
+
+DESCRIPTION = """Make the folder of a project: what to compute, and links to the workflow of this checkout.
+
+  biom3d init ~/study --images ~/stacks --masks ~/outlines
+  cd ~/study
+  snakemake --workflow-profile local
+
+Nothing that is there is overwritten. Run it again to mend the links after the checkout has moved."""
+CHECKOUT = Path(__file__).resolve().parents[1]
+LINKS = ("workflow", "profiles")
+COLUMNS = ("dataset", "images", "masks", "train", "predict", "spacing_um", "location")
+LOOKED_AT = 3  # masks
+FEW = 3  # values: they may be kinds of objects even if each is of one piece, as organs are
+PIECES = 1.5  # a value, on average; an object may be cut by another, or be drawn badly
+MAX_KINDS = 254  # the limit of num_classes
+MINUTES = 30
+TABLE = """\
+# One data set a row, columns separated by tabs. A # switches a row off; columns of your own are notes.
+# dataset: a name. images, masks: folders, or one file each; masks for some of the images are enough. train: models that
+# learn from it. predict: models that segment it. spacing_um: z,y,x in µm where the files do not say.
+"""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What the masks hold: single objects with a number each, or kinds of objects."""
+
+    instances: bool = False
+    num_classes: int = 1
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = step_parser("init", DESCRIPTION)
+    parser.add_argument("project", metavar="PROJECT", type=Path, help="folder to make, or to complete")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="images to segment: a first row of the table")
+    parser.add_argument("--masks", type=Path, metavar="DIR", help="masks of some or all of them, to learn from")
+    parser.add_argument("--model", default="model", metavar="NAME", help="name of the model (default: model)")
+    return parser
+
+
+def execute(args: argparse.Namespace, report: "Reporter") -> None:
+    """Write what is missing in the project's folder, and say what comes next."""
+    if not (CHECKOUT / "workflow" / "Snakefile").is_file():
+        raise DataError(f"'{CHECKOUT}' holds no workflow; install from a checkout (git clone, make setup)")
+    if args.masks is not None and args.images is None:
+        raise ConfigError("--masks without --images; give the images that they belong to")
+    _refuse_bad_name(args.model)
+    config, table = args.project / "config" / "config.yaml", args.project / "config" / "datasets.tsv"
+    labels = Labels()
+    if args.images is not None:
+        if table.exists():
+            raise DataError(f"'{table}' exists; add the images as a row there, or give another folder")
+        labels = _look_at(args.images, args.masks, report)
+    try:
+        config.parent.mkdir(parents=True, exist_ok=True)
+        _link(args.project, report)
+    except OSError as error:
+        raise output_error(args.project, error) from error
+    _write_new(config, config_text(args.model, labels, _has_gpu()), report)
+    _write_new(table, TABLE + table_text(args.images, args.masks, args.model), report)
+    first = "" if args.images else f"write your data sets into {table}, then: "
+    print(f"{first}cd {args.project} && snakemake --workflow-profile local")
+
+
+def _refuse_bad_name(name: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise ConfigError(
+            f"--model '{name}': wanted letters, digits, '.', '_' and '-', starting with a letter or digit"
+        )
+
+
+def _look_at(images: Path, masks: Path | None, report: "Reporter") -> Labels:
+    """Say how many images and masks there are; return what the masks hold."""
+    from biom3d.io import list_volumes
+
+    count = len(list_volumes(images))
+    if masks is None:
+        report.info(f"{count} images, no masks: a model can only segment them, name one that is trained in the table")
+        return Labels()
+    files = list_volumes(masks)
+    labels = find_labels(files)
+    what = "a number for each object" if labels.instances else f"{labels.num_classes} kind(s) of objects"
+    report.info(f"{count} images, {len(files)} masks, which hold {what}")
+    return labels
+
+
+def find_labels(masks: Sequence[Path]) -> Labels:
+    """Decide from a few masks what their values mean: several of one piece each number objects, others are kinds."""
+    import cc3d
+    import numpy as np
+
+    from biom3d.io import read_labels
+
+    objects: set[int] = set()
+    pieces = numbers = 0
+    for path in masks[:LOOKED_AT]:
+        labels = read_labels(path).array[0]
+        values = np.unique(labels[labels > 0])
+        objects |= set(map(int, values))
+        numbers += len(values)
+        pieces += int(cc3d.connected_components(labels, return_N=True)[1])
+    highest = max(objects, default=0)
+    if len(objects) <= 1:
+        return Labels()
+    if highest > MAX_KINDS or (len(objects) > FEW and pieces <= PIECES * numbers):
+        return Labels(instances=True)
+    return Labels(num_classes=highest)
+
+
+def config_text(model: str, labels: Labels, has_gpu: bool) -> str:
+    """Return the configuration: that of the checkout with its comments, and one model instead of the demo's."""
+    text = (CHECKOUT / "config" / "config.yaml").read_text(encoding="utf-8")
+    lines = [text[: text.index("\nmodels:\n")], "models:", f"  {model}:"]
+    if labels.instances:
+        lines += ["    # The masks seem to number single objects. false: their values are kinds of objects."]
+    if labels.num_classes > 1:
+        lines += ["    # The masks seem to hold kinds of objects. If they number single ones: instances: true instead."]
+        lines += [f"    num_classes: {labels.num_classes}"]
+    lines += [f"    instances: {str(labels.instances).lower()}"]
+    if not has_gpu:
+        lines += ["    # No graphics card was found: this gives a first result. Take both out for one that counts."]
+        lines += ["    folds: 2", f"    max_minutes: {MINUTES}"]
+    return "\n".join(lines) + "\n"
+
+
+def table_text(images: Path | None, masks: Path | None, model: str) -> str:
+    """Return the header, and a row for the images: where there are masks the model learns from it, and segments it."""
+    rows = ["\t".join(COLUMNS)]
+    if images is not None:
+        name = re.sub(r"[^A-Za-z0-9._-]+", "_", images.resolve().name).strip("._-") or "images"
+        paths = [str(path.resolve()) if path else "" for path in (images, masks)]
+        rows.append("\t".join([name, *paths, model if masks else "", model, "", ""]))
+    return "\n".join(rows) + "\n"
+
+
+def _has_gpu() -> bool:
+    from biom3d.planning.machine import describe_machine
+
+    return describe_machine().device != "cpu"
+
+
+def _link(project: Path, report: "Reporter") -> None:
+    """Make the workflow of this checkout that of the project; Snakemake looks for both in the folder it runs in."""
+    if project.resolve() == CHECKOUT:
+        raise ConfigError(f"'{project}' is the checkout itself, which is a project already; give another folder")
+    for name in LINKS:
+        link, target = project / name, CHECKOUT / name
+        if link.is_symlink() and link.readlink() != target:
+            link.unlink()
+            report.info(f"'{link}' led to another checkout; now to '{target}'")
+        if link.is_symlink():
+            continue
+        if link.exists():
+            raise DataError(f"'{link}' exists and is no link of ours; give another folder")
+        link.symlink_to(target)
+
+
+def _write_new(path: Path, text: str, report: "Reporter") -> None:
+    if path.exists():
+        report.info(f"'{path}' is there already and stays as it is")
+        return
+    write_text(path, text)
+    report.info(f"wrote '{path}'")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the step; see the step contract for the exit codes."""
+    return run_step("init", build_parser(), execute, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
