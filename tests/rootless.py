@@ -1,0 +1,54 @@
+"""Tests for another user than root: what needs root is taken out of the run, counted, and named at its end.
+
+It starts sshd, container engines, Slurm or networks of its own, or makes accounts. As root nothing is taken out.
+"""
+
+import os
+from collections import Counter
+
+import pytest
+
+from tests.docker_engine import answering
+
+BY_FIXTURE = ("account", "server", "cluster")
+BY_MODULE = (
+    "tests/images/test_engine.py",
+    "tests/images/test_archive.py",
+    "tests/remote/test_gpus.py",
+    "tests/remote/test_jump.py",
+    "tests/remote/test_podman.py",
+    "tests/workflow/test_slurm.py",
+)
+LEFT_OUT = pytest.StashKey[Counter[str]]()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Take out what needs root, unless root runs the tests."""
+    if os.geteuid() == 0:
+        return
+    fixtures = {*BY_FIXTURE, *(() if answering() else ("docker_client",))}
+    out = [item for item in items if needs_root(item, fixtures)]
+    items[:] = [item for item in items if item not in set(out)]
+    config.hook.pytest_deselected(items=out)
+    config.stash[LEFT_OUT] = Counter(module_of(item) for item in out)
+
+
+def needs_root(item: pytest.Item, fixtures: set[str]) -> bool:
+    """Say whether a test needs root, by the fixtures that it uses or the module that it is in."""
+    return bool(fixtures & set(getattr(item, "fixturenames", ()))) or module_of(item) in BY_MODULE
+
+
+def module_of(item: pytest.Item) -> str:
+    """Return the file of a test."""
+    return item.nodeid.partition("::")[0]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what was left out."""
+    left_out = config.stash.get(LEFT_OUT, Counter())
+    if left_out:
+        terminalreporter.section("left out, because it needs root: `sudo make test` runs all")
+        for module, number in sorted(left_out.items()):
+            terminalreporter.line(f"{number:5}  {module}")
+        terminalreporter.line(f"{left_out.total():5}  in all")
