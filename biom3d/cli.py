@@ -21,6 +21,7 @@ from biom3d import __version__
 from biom3d.errors import Biom3dError
 from biom3d.events import Reporter
 from biom3d.files import system_error
+from biom3d.neighbour import find_other, warning
 from biom3d.surroundings import describe
 
 COMMANDS = {
@@ -151,6 +152,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: list[str]) -> int:
+    if argv[:1] != ["--complete"] and (other := find_other()):
+        print(f"biom3d: warning: {warning(other)}", file=sys.stderr)
     if argv and argv[0] in COMMANDS:
         return _run_command(*argv)
     if argv[:1] == ["--complete"]:

@@ -15,6 +15,7 @@ BASE = {"errors", "files", "events", "config", "cpu"}
 ALLOWED = {
     "errors": set(),
     "cpu": set(),
+    "neighbour": set(),
     "completion": set(),  # of `cli`, which names the modules to it
     "files": {"errors"},
     "steps": set(),

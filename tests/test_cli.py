@@ -50,6 +50,19 @@ def test_a_mistyped_command_is_told_what_may_be_meant(word, meant, capsys):
     assert (f"did you mean 'biom3d {meant}'?" in said) == bool(meant)
 
 
+def test_biom3d_of_pypi_beside_us_is_told(tmp_path, monkeypatch, capsys):
+    (tmp_path / "biom3d-0.1.2.dist-info").mkdir()
+    facts = "Metadata-Version: 2.1\nName: biom3d\nVersion: 0.1.2\n"
+    (tmp_path / "biom3d-0.1.2.dist-info" / "METADATA").write_text(facts)
+    assert main([]) == 0
+    assert capsys.readouterr().err == ""
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main([]) == 0
+    said = capsys.readouterr().err
+    assert "Biom3d 0.1.2 is installed in this Python too" in said
+    assert "`pip uninstall biom3d`" in said
+
+
 def test_usage_names_the_command_as_it_was_typed():
     for command, name in ([BIOM3D], "biom3d pred"), ([sys.executable, "-m", "biom3d"], "biom3d pred"):
         done = subprocess.run([*command, "pred"], capture_output=True, text=True, check=False)

@@ -10,7 +10,7 @@ import snakemake.rules as snakemake_rules
 from biom3d_workflow import commands, kept, slurm
 from biom3d_workflow.identity import Identities
 from biom3d_workflow.image import OTHERS, find_image, find_learner, needs_containers
-from biom3d_workflow.interpreter import prefer_this_python
+from biom3d_workflow.interpreter import find_obstacle, prefer_this_python
 from biom3d_workflow.invocation import (
     EXECUTOR,
     UNKNOWN,
@@ -174,6 +174,8 @@ def executor():
     return workflow.executor_plugin.name
 
 
+if obstacle := find_obstacle():
+    raise ConfigurationError(obstacle)
 prefer_this_python()
 PROJECT = load_checked_project()
 IMAGE, LEARNER = find_images()
