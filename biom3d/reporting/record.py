@@ -12,6 +12,7 @@ from typing import Any
 from biom3d.reporting.reading import number, read_events, read_mapping, read_table, read_text
 
 TABLE = "config/datasets.tsv"  # where the configuration names no other
+AS_READ = Path("logs", "datasets.tsv")  # as the last run read it, whatever the format
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ def read_request(folder: Path, configs: Sequence[Path]) -> Request:
     """Read configuration and table; the first configuration that names a table decides."""
     tables = [table for config in configs if isinstance(table := read_mapping(folder / config).get("datasets"), str)]
     table_name = tables[0] if tables else TABLE
-    lines = csv.reader(io.StringIO(_table_text(folder / table_name)), delimiter="\t")
+    text = _table_text(folder / AS_READ) or _table_text(folder / table_name)
+    lines = csv.reader(io.StringIO(text), delimiter="\t")
     kept = [tuple(cell.strip() for cell in line) for line in lines if any(line) and not line[0].startswith("#")]
     header, rows = (kept[0], kept[1:]) if kept else ((), [])
     padded = tuple((*row, *[""] * (len(header) - len(row))) for row in rows)

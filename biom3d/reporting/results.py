@@ -69,6 +69,11 @@ class Pair:
     pictures: tuple[Picture, ...] = ()
 
     @property
+    def asks(self) -> bool:
+        """Say whether it is not done: what there is of it may be of an earlier run."""
+        return self.line.state in TROUBLE
+
+    @property
     def order(self) -> tuple[str, float, str]:
         """Sort by model, the worst mean first; without a score last."""
         values = [score.dice for score in self.scores if score.dice is not None]

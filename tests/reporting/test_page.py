@@ -104,6 +104,16 @@ def test_what_failed_is_told_with_its_cause_and_log(tmp_path: Path) -> None:
     assert "d m failed plane 5 is cut off Log: logs/d.log" in read(tmp_path).text
 
 
+def test_scores_of_a_row_that_is_not_done_are_marked(project: Path) -> None:
+    tell(project, {"dataset": "set", "model": "cells", "state": "failed", "why": "no memory was left"})
+    try:
+        text = read(project).text
+    finally:
+        (project / "logs/outcome.json").unlink()
+    assert "set failed cells" in text
+    assert "its scores and pictures may be of an earlier run" in text
+
+
 def test_results_that_no_row_makes_any_more_are_named_not_shown(project: Path) -> None:
     tell(project, {"dataset": "set", "model": "cells", "state": "passed"})
     try:
@@ -287,3 +297,13 @@ def test_the_table_that_the_configuration_names_is_shown(tmp_path: Path) -> None
     text = read(tmp_path).text
     assert "Data sets: my.tsv dataset images A data/a Options: config/config.yaml" in text
     assert "models: {m: {folds: 2}}" in text
+
+
+def test_the_table_is_shown_as_the_last_run_read_it(tmp_path: Path) -> None:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/config.yaml").write_text("datasets: my.xlsx\n")
+    (tmp_path / "my.xlsx").write_bytes(b"PK\x03\x04\0\0")
+    assert "my.xlsx , is not there, or no run has read it" in read(tmp_path).text
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs/datasets.tsv").write_text("dataset\timages\nA\tdata/a\n")
+    assert "Data sets: my.xlsx dataset images A data/a" in read(tmp_path).text

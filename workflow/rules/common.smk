@@ -7,7 +7,7 @@ from pathlib import Path
 
 import snakemake.common as snakemake_common
 import snakemake.rules as snakemake_rules
-from biom3d_workflow import commands, kept, slurm
+from biom3d_workflow import commands, kept, page, slurm
 from biom3d_workflow.identity import Identities
 from biom3d_workflow.image import OTHERS, find_image, find_learner, needs_containers
 from biom3d_workflow.interpreter import find_obstacle, prefer_this_python
@@ -158,13 +158,14 @@ def stop_rest_in_slurm():
 
 
 def tell_outcome():
-    """The table and the page, whatever happened; after a signal to Snakemake itself too."""
+    """The table, whatever happened; after a signal to Snakemake itself too."""
     RUN.tell(getattr(workflow.scheduler, "_user_kill", None) is not None)
-    write_report()
 
 
 def write_report():
-    """report.html says what became of the run, whatever it was; that it cannot be written is told, and no more."""
+    """The page, whatever happened, of what is there after all; that it cannot be written is told, and no more."""
+    with contextlib.suppress(OSError):  # the page shows the file as it is then
+        page.write_table(PROJECT.datasets.values())
     command = ["python", "-m", "biom3d.report", "page"]
     subprocess.run([*command, "--config", *map(str, config_files())], check=False)
 

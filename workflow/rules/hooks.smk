@@ -142,6 +142,7 @@ onstart:
 onsuccess:
     tell_outcome()
     kept.settle(say)
+    write_report()
 
 
 onerror:
@@ -149,3 +150,4 @@ onerror:
     RUN.summarise_passed()
     tell_outcome()
     kept.settle(say)
+    write_report()
