@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from biom3d import __version__
 from biom3d.cli import run_step, step_parser
 from biom3d.compat.options import add_foreign_options, answer_foreign_options
 from biom3d.config import DataPaths, Plan, load_plan, save_plan
@@ -24,6 +25,7 @@ from biom3d.events import Reporter, duration_text
 from biom3d.files import is_taken, output_error, remove, replace
 from biom3d.options import MAX_MINUTES, add_processes_option, add_threads_option
 from biom3d.planning.length import continued, fit_length, is_open, restored
+from biom3d.steps import NUMBERS
 from biom3d.training import launch
 
 if TYPE_CHECKING:
@@ -416,11 +418,13 @@ def _set_aside_another(run: Path, report: Reporter) -> None:
 def _write_description(job: TrainJob) -> None:
     """Put beside the weights what made them: plan, folds, configuration in the words of Biom3d."""
     from biom3d.compat.write import write_biom3d_config
-    from biom3d.files import atomic_path
+    from biom3d.files import atomic_path, write_json
 
     plan = dataclasses.replace(job.plan, data=job.data)
     save_plan(plan, job.run / "plan.yaml")
     write_biom3d_config(job.run / "log" / "config.yaml", plan, job.fold)
+    made_by = {"biom3d": __version__, **{step: NUMBERS[step] for step in ("preprocess", "train")}}
+    write_json(job.run / "log" / "made_by.json", made_by)
     with atomic_path(job.run / "log" / "folds.csv") as temporary:
         shutil.copyfile(job.data.folds, temporary)
 

@@ -2,6 +2,7 @@
 
 <run>/plan.yaml                  the plan, everything that made the model
 <run>/log/config.yaml            the same in the keys of Biom3d 0.1.2
+<run>/log/made_by.json           the version of ours that made it, see steps.py
 <run>/log/folds.csv, log.csv     which volumes were validated; one line per epoch
 <run>/model/<desc>.pth           last epoch: weights, optimiser, epoch, curve; training resumes from it
 <run>/model/<desc>_best.pth      epoch with the best validation Dice: weights and `prior_shift`; prediction reads it

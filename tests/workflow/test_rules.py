@@ -166,6 +166,24 @@ def test_a_share_that_is_not_mounted_makes_nothing_old(rerun, project, stand_in)
     assert rerun() == []
 
 
+def test_a_model_of_another_version_is_used_told_and_trained_again_on_request_only(project, rerun):
+    from biom3d_workflow import makers, software
+
+    made = Path("logs/n/fold_0", makers.FILE)
+    made.parent.mkdir()
+    made.write_text(json.dumps({"biom3d": "0.0.9", **software.step_numbers(), "train": 0}))
+    told = run_snakemake("--cores", "2", "-n").stderr
+    assert "model 'n' was made by version 0.0.9; this is 0.1.0, which computes train in another way. It is used" in told
+    assert "model 'm'" not in told
+    assert rerun() == []
+    command = told.split("snakemake ... ")[1].split("\n")[0].split()
+    assert [line.split()[0] for line in rerun(TWO_MODELS, ROWS_OF_TWO, *command)][:3] == [
+        "preprocess",
+        "train",
+        "train",
+    ]
+
+
 def test_other_words_and_inputs_of_a_rule_rerun_nothing(project, stand_in, tmp_path):
     shutil.copytree(ROOT / "workflow", tmp_path / "workflow", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "biom3d").mkdir()

@@ -3,7 +3,7 @@ import atexit
 import gc
 import shutil
 
-from biom3d_workflow import former, lock, orphans, replaces
+from biom3d_workflow import former, lock, makers, orphans, replaces
 from biom3d_workflow.announce import LOGGER, Announcer, Todo, ask, describe
 from biom3d_workflow.invocation import changes
 from snakemake.ioflags import is_flagged
@@ -121,6 +121,10 @@ else:
         for fold, run in zip(PROJECT.models[name].folds, PROJECT.models[name].runs)
     )
     orphans.mark(Path.cwd())
+
+if OPTIONS is not None and not looks_only(OPTIONS):
+    for line in makers.describe(PROJECT, IDENTITIES.numbers):
+        say(line)
 
 if workflow.is_main_process:
     # Snakemake now makes its graph, of objects that all stay: looking for garbage in it takes a quarter of the time.
