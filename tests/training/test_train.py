@@ -41,6 +41,7 @@ def test_a_training_leaves_a_model_folder(tmp_path, plan_file, data):
         "log/config.yaml",
         "log/folds.csv",
         "log/log.csv",
+        "log/made_by.json",
         "model/boxes.pth",
         "model/boxes_best.pth",
     }
