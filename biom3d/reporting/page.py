@@ -16,9 +16,9 @@ from biom3d.reporting.previews import read_preview, size_of
 from biom3d.reporting.results import DONE, TROUBLE, Line, Pair, Picture, Results, Score, read_results
 from biom3d.reporting.trainings import Training, read_trainings
 
-PICTURE_BYTES = (
-    6_500_000  # of all small pictures; written as text they are a third larger, and the page stays below 10 MB
-)
+# Bytes of all small pictures; written as text they are a third larger. Up to some hundred data sets the worst picture
+# of each is there; others only while the page stays below 10 MB.
+PICTURE_BYTES, WORST_BYTES = 6_500_000, 20_000_000
 KINDS = {
     "held-out": "volumes that the model did not learn from",
     "cross-validated": "the model learned from these volumes, but each was segmented by the folds that did not see it",
@@ -109,16 +109,19 @@ def gather(folder: Path, configs: Sequence[Path]) -> Story:
     )
 
 
-def _fill_galleries(pairs: Sequence[Pair], budget: int = PICTURE_BYTES) -> list[Gallery]:
+def _fill_galleries(
+    pairs: Sequence[Pair], room: int = PICTURE_BYTES, room_for_worst: int = WORST_BYTES
+) -> list[Gallery]:
     """Take the worst picture of each pair, the worst of all first, then the second ones, until there is no room."""
     shown: dict[tuple[str, str], list[Thumbnail]] = {(pair.model, pair.dataset): [] for pair in pairs}
+    used = 0
     ranked = [(rank, pair.pictures[rank].order, pair) for pair in pairs for rank in range(len(pair.pictures))]
     for rank, _, pair in sorted(ranked, key=lambda item: item[:2]):
         thumbnail = _make_thumbnail(pair.pictures[rank])
         if thumbnail is None:
             continue
-        budget -= len(thumbnail.uri) * 3 // 4
-        if budget < 0:
+        used += len(thumbnail.uri) * 3 // 4
+        if used > (room if rank else room_for_worst):
             break
         shown[pair.model, pair.dataset].append(thumbnail)
     return [

@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -189,8 +191,23 @@ def test_the_page_can_be_read_without_seeing_it(project: Path) -> None:
 def test_pictures_stop_at_the_budget_after_the_worst_of_each_data_set(project: Path) -> None:
     pairs = results.read_results(project).pairs
     sizes = [len(previews.read_preview(pair.pictures[0].path)) for pair in pairs]
-    galleries = page._fill_galleries(pairs, budget=sum(sizes) + 100)
+    galleries = page._fill_galleries(pairs, room=sum(sizes) + 100)
     assert [(len(gallery.thumbnails), gallery.left_out) for gallery in galleries] == [(1, 1), (1, 1)]
+
+
+def test_the_page_of_64_data_sets_stays_below_10_mb_and_shows_each(project: Path, tmp_path: Path) -> None:
+    for number in range(64):
+        place = tmp_path / "results" / "cells" / f"set_{number}"
+        shutil.copytree(project / "results/cells/set", place, copy_function=os.link)
+        for copy in range(8):
+            os.link(place / "overlays/cells_000.png", place / f"overlays/more_{copy}.png")
+            os.link(place / "overlays/previews/cells_000.webp", place / f"overlays/previews/more_{copy}.webp")
+    seen = read(tmp_path)
+    shown = [
+        str(a["alt"]).partition(" of ")[2].partition(":")[0] for tag, a in seen.tags if tag == "img" and a.get("alt")
+    ]
+    assert set(shown) == {f"set_{number}" for number in range(64)}
+    assert 8_000_000 < (tmp_path / "report.html").stat().st_size < 10_000_000
 
 
 def test_a_picture_brings_its_small_one_along(project: Path) -> None:
