@@ -29,7 +29,7 @@ def connect(host: str = HERE, socket: str | None = None) -> "docker.DockerClient
         import docker
     except ImportError as error:
         raise ContainerError(
-            "containers need the Docker SDK for Python; install it: pip install 'biom3d-workflow[remote,images]'"
+            "containers need the Docker SDK for Python; install it: in the checkout, pip install '.[remote,images]'"
         ) from error
     where = f"unix://{socket}" if socket else os.environ.get("DOCKER_HOST") or SOCKET
     with translated(host, f"connecting to {where}"):

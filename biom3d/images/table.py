@@ -117,7 +117,7 @@ def _check_schema(raw: Any, schema: Mapping[str, Any]) -> None:
     try:
         import jsonschema
     except ImportError as error:
-        raise ConfigError(f"reading {TABLE} needs jsonschema; run: pip install 'biom3d-workflow[images]'") from error
+        raise ConfigError(f"reading {TABLE} needs jsonschema; in the checkout, run: pip install '.[images]'") from error
     errors = sorted(jsonschema.Draft202012Validator(schema).iter_errors(raw), key=lambda e: list(map(str, e.path)))
     if errors:
         place = ": ".join(map(str, errors[0].absolute_path)) or "top level"

@@ -25,7 +25,7 @@ def connect_engine(site: Site, socket: str | None) -> "docker.DockerClient":
         from biom3d.remote.dial_http import Adapter
     except ImportError as error:
         raise ContainerError(
-            "running containers needs the Docker SDK; install it: pip install 'biom3d-workflow[remote]'"
+            "running containers needs the Docker SDK; install it: in the checkout, pip install '.[remote]'"
         ) from error
     line = commands.dial_engine(socket)
     client = docker.DockerClient(base_url="tcp://engine.invalid:1", version=VERSION, timeout=None)

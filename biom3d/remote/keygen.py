@@ -38,7 +38,7 @@ def make_pair(passphrase: str, comment: str) -> KeyPair:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     except ImportError as error:
         raise ConfigError(
-            "making a key needs cryptography; install it: pip install 'biom3d-workflow[remote]'"
+            "making a key needs cryptography; install it: in the checkout, pip install '.[remote]'"
         ) from error
     key = Ed25519PrivateKey.generate()
     lock: serialization.KeySerializationEncryption = serialization.NoEncryption()

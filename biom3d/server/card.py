@@ -163,7 +163,7 @@ def qr_text(card: Card) -> str:
         import segno
     except ImportError as error:
         raise ConfigError(
-            "QR codes need the package 'segno'; install it: pip install 'biom3d-workflow[server]', or leave out --qr"
+            "QR codes need the package 'segno'; install it: in the checkout, pip install '.[server]', or leave out --qr"
         ) from error
     import io
 
