@@ -76,7 +76,7 @@ def _typed(step: str) -> str:
 
 def text_file(text: str) -> Path:
     """Return the path of a text file to write; the name of an image or a model is refused, it would be overwritten."""
-    if re.search(r"\.(tiff?|nii|nii\.gz|npy|npz|hdf5|h5|zarr|pth|zip)$", text.lower()):
+    if re.search(r"\.(tiff?|nii|nii\.gz|nrrd|mha|npy|npz|hdf5|h5|zarr|pth|zip)$", text.lower()):
         raise argparse.ArgumentTypeError(f"'{text}' has the name of an image or a model; wanted a text file")
     return Path(text)
 

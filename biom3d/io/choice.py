@@ -15,7 +15,7 @@ from biom3d.io.volume import Remark
 Role = Literal["image", "mask"]
 
 # What stands after a suffix and a colon names an array, though only some formats hold several.
-_WITH_KEY = re.compile(r"^(.+?\.(?:hdf5|h5|zarr|tiff|tif|nii\.gz|nii|npy)):(.*)$", re.IGNORECASE | re.DOTALL)
+_WITH_KEY = re.compile(r"^(.+?\.(?:hdf5|h5|zarr|tiff|tif|nii\.gz|nii|npy|nrrd|mha)):(.*)$", re.IGNORECASE | re.DOTALL)
 _AFTER_COLON = re.compile(r"^(.+):([^:]*)$", re.DOTALL)
 _IN_ZARR = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 # Words in the names of arrays: PlantSeg, ilastik, CREMI, Cellpose, napari, stardist and nnU-Net write such.

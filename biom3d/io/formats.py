@@ -24,6 +24,8 @@ _MODULES = {
     ".tif": "tiff",
     ".nii.gz": "nifti",
     ".nii": "nifti",
+    ".nrrd": "nrrd",
+    ".mha": "metaimage",
     ".npy": "numpy_file",
     ".hdf5": "hdf5",
     ".h5": "hdf5",
@@ -42,6 +44,8 @@ _SHOWN = 5  # names in a message
 _NAMES = {
     "tiff": "TIFF",
     "nifti": "NIfTI",
+    "nrrd": "NRRD",
+    "metaimage": "MetaImage",
     "numpy_file": "NumPy .npy",
     "hdf5": "HDF5",
     "ome_zarr": "OME-Zarr",
@@ -59,6 +63,8 @@ _MAGIC = {  # first bytes -> what such a file is, to say what a wrongly named fi
     b"\x93NUMPY": "a NumPy file",
     b"%PDF": "a PDF document",
     b"\\\x01\0\0": "a NIfTI file",
+    b"NRRD": "a NRRD file",
+    b"ObjectTy": "a MetaImage file",
 }
 
 

@@ -1,5 +1,7 @@
 """OME-Zarr 0.4 (Zarr format 2) and 0.5 (Zarr format 3): level 0 is read; one level is written."""
 
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import zarr
 
 from biom3d.errors import DataError
 from biom3d.io.axes import (
+    Layout,
     copy_by_slabs,
     from_czyx,
     native_dtype,
@@ -70,7 +73,9 @@ def open_volume(path: Path, pick: Pick) -> LazyVolume:
         name,
         (*remarks, *odd, *(_missing_chunks(array) if pick.role == "image" else ())),
     )
-    return LazyVolume(header, slice_reader(array, layout, dtype))
+    read = slice_reader(array, layout, dtype)
+    folder = path / name / str(multiscale["datasets"][0]["path"])
+    return LazyVolume(header, _checking_chunks(read, array, folder, layout))
 
 
 def write_volume(path: Path, array: np.ndarray, header: Header) -> None:
@@ -225,6 +230,37 @@ def _geometry(
     origin = place_in_um([places.get(letter) for letter in "ZYX"]) if shift.any() else None
     unit = canonical_unit(units.get("X") or "µm") or "µm"
     return unit, spacing, origin, unknown_units(units.values())
+
+
+def _checking_chunks(
+    read: Callable[[int, int], np.ndarray], array: zarr.Array, folder: Path, layout: Layout
+) -> Callable[[int, int], np.ndarray]:
+    """Return `read`, which first looks whether a chunk was cut off: Blosc unpacks what is there and says nothing."""
+    if "blosc" not in str(array.metadata).lower() or "sharding" in str(array.metadata).lower():
+        return read
+    step = array.chunks[layout.roles.index("Z")] if "Z" in layout.roles else 1
+
+    def read_whole(z0: int, z1: int) -> np.ndarray:
+        counts = [range(-(-size // chunk)) for size, chunk in zip(array.shape, array.chunks, strict=True)]
+        if "Z" in layout.roles:
+            counts[layout.roles.index("Z")] = range(z0 // step, -(-z1 // step))
+        for place in itertools.product(*counts):
+            _refuse_cut_chunk(folder / array.metadata.encode_chunk_key(place))
+        return read(z0, z1)
+
+    return read_whole
+
+
+def _refuse_cut_chunk(path: Path) -> None:
+    """Compare the size of a chunk with the one in its Blosc header."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(16)
+        size = path.stat().st_size
+    except FileNotFoundError:  # allowed, see `_missing_chunks`
+        return
+    if size < 16 or int.from_bytes(start[12:16], "little") > size:
+        raise DataError(f"chunk '{path.name}' is cut off; copy the folder again from its source")
 
 
 def _missing_chunks(array: Any) -> tuple[Remark, ...]:

@@ -39,11 +39,12 @@ from biom3d.io.volume import Header, LazyVolume, Remark, Spacing
 
 # What tifffile only logs when it then returns fewer planes, or zeros, or other axes than the file promises.
 _DAMAGE = re.compile(
-    r"corrupted|invalid page offset|invalid value offset|missing|zeroed|out of range|failed to re|suspicious"
-    r"|expected \d+ frames|incorrect Strip|do(es)? not match|OME series raised"
+    r"corrupted|invalid page offset|invalid data type|invalid value offset|missing|zeroed|out of range|failed to re"
+    r"|suspicious|expected \d+ frames|incorrect Strip|do(es)? not match|OME series raised"
 )
 _NEEDED_TAGS = {256, 257, 258, 259, 262, 270, 273, 277, 278, 279, 322, 323, 324, 325, 339}
 _MUCH = 3  # an image that is this many times as large as any other is the one that is meant
+_MOST_PACKED = 50_000  # no compression of TIFF makes data smaller by more
 _LARGEST_CLASSIC = 2**32 - 2**25  # bytes; above, TIFF needs 64-bit offsets, which ImageJ's own format lacks
 _IMAGEJ_TYPES = ("uint8", "uint16", "float32")
 _OME_TYPES = ("int8", "int16", "int32", "uint8", "uint16", "uint32", "float32", "float64")
@@ -195,8 +196,9 @@ def _candidate(number: int, series: tifffile.TiffPageSeries) -> Candidate:
 
 
 def _is_preview(one: tifffile.TiffPageSeries, image: tifffile.TiffPageSeries) -> bool:
-    """Tell a picture of the label or of the whole slide from a field of view: it is flat, or in colours."""
-    return "S" in one.axes or (one.ndim == 2 and image.ndim > 2)
+    """Tell a picture of the label or of the whole slide from a field of view: it is in colours, or flat and smaller."""
+    pixels, whole = (page.imagewidth * page.imagelength for page in (one.keyframe, image.keyframe))
+    return "S" in one.axes or (one.ndim == 2 and image.ndim > 2 and pixels < whole)
 
 
 def _are_slices(file: tifffile.TiffFile) -> bool:
@@ -224,14 +226,22 @@ def _check_whole(file: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> No
         if end > size:
             raise _damaged(f"{end} bytes wanted, {size} found")
         return
+    bits = min(series.keyframe.bitspersample, 8 * series.dtype.itemsize)
+    part = int(np.prod(series.keyframe.chunks, dtype=np.float64)) * series.dtype.itemsize
     for number, page in enumerate(series.pages):
         if page is None:
             raise _damaged(f"plane {number} of {len(series.pages)} is missing")
+        if len(page.dataoffsets) < int(np.prod(page.chunked)):
+            raise _damaged(f"plane {number} of {len(series.pages)} lacks some of its parts")
         for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
             if offset + count > size:
                 raise _damaged(f"plane {number} of {len(series.pages)} ends after the end of the file")
             if count == 0:
                 raise _damaged(f"plane {number} of {len(series.pages)} has a part without data")
+        if series.keyframe.compression == 1 and sum(page.databytecounts) * 8 < series.keyframe.size * bits:
+            raise _damaged(f"plane {number} of {len(series.pages)} has less data than pixels")
+        if part > _MOST_PACKED * max(page.databytecounts):
+            raise _damaged(f"plane {number} of {len(series.pages)} has parts of {part} bytes, packed in almost none")
 
 
 def _page_reader(series: tifffile.TiffPageSeries, layout: Layout, dtype: np.dtype) -> Callable[[int, int], np.ndarray]:

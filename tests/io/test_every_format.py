@@ -12,9 +12,9 @@ import pytest
 from biom3d.errors import DataError, OutputError
 from biom3d.io import open_volume, read_header, read_labels, read_volume, write_labels, write_volume
 
-FILES = [".tif", ".ome.tif", ".nii", ".nii.gz", ".npy", ".h5"]
+FILES = [".tif", ".ome.tif", ".nii", ".nii.gz", ".nrrd", ".mha", ".npy", ".h5"]
 ALL = [*FILES, ".zarr"]
-HOLDS_SPACING = [".tif", ".ome.tif", ".nii.gz", ".h5", ".ome.zarr"]
+HOLDS_SPACING = [".tif", ".ome.tif", ".nii.gz", ".nrrd", ".mha", ".h5", ".ome.zarr"]
 HOLDS_NAMES = [".tif", ".ome.tif", ".h5", ".ome.zarr"]
 TYPES = ["int8", "int16", "int32", "uint8", "uint16", "uint32", "float32", "float64"]
 

@@ -19,8 +19,8 @@ FOREIGN = (
     ".stk",
     ".dcm",
     ".mrc",
-    ".nrrd",
-    ".mha",
+    ".nhdr",
+    ".mhd",
 )
 CONVERT = (
     "convert it to OME-TIFF: in Fiji File > Import > Bio-Formats, then File > Save As > OME-TIFF; or "

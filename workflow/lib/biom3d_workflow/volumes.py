@@ -15,6 +15,8 @@ SUFFIXES = (
     ".tif",
     ".nii.gz",
     ".nii",
+    ".nrrd",
+    ".mha",
     ".npy",
     ".hdf5",
     ".h5",
