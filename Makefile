@@ -26,7 +26,7 @@ STAMP := .venv/.ready-$(TORCH)-$(shell sha256sum < requirements/$(TORCH).lock | 
 # The rules call `python -m biom3d.<step>`: the python of .venv.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup slurm demo report test test-upstream lint bench bench-peers bench-remote lock clean
+.PHONY: help setup slurm demo run report test test-upstream lint bench bench-peers bench-remote lock clean
 
 help:  ## list what can be made
 	echo "make TARGET [TORCH=cpu|cuda] [PYTHON=python3.12] [PROFILE=local|docker|YOURS]"
@@ -58,6 +58,9 @@ demo:  ## segment real nuclei: set up, fetch, train, predict, evaluate, report; 
 	$(PY) -m biom3d.demo data/demo --show results
 	printf '%s\n' "Look at: results/ (tables, pictures, label volumes), report.html (open it in a browser)" \
 	  "Total wall time: $$(( (SECONDS - start) / 60 )) min $$(( (SECONDS - start) % 60 )) s"
+
+run: setup  ## segment what config/ lists, with a forecast first: PROFILE=local|docker|YOURS
+	$(PY) -m biom3d run --profile "$(PROFILE)"
 
 report: setup  ## write report.html: scores, failures, curves, pictures of what is there
 	$(PY) -m biom3d.report page

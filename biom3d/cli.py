@@ -26,6 +26,7 @@ from biom3d.surroundings import describe
 
 COMMANDS = {
     "init": ("biom3d.init", "make the folder of a project, with a configuration and a table of its own"),
+    "run": ("biom3d.run", "segment all data sets of the table: the whole workflow, with a plain front"),
     "check": ("biom3d.check", "look at a data set and say what is wrong with it, before any work"),
     "plan": ("biom3d.plan", "show or explain how a model will be configured for a data set"),
     "preprocess": ("biom3d.preprocess", "normalise a data set and plan the training"),

@@ -8,8 +8,9 @@ from pathlib import Path
 from biom3d.cli import run_step, step_parser, text_file
 from biom3d.config import Plan, dump, save_plan
 from biom3d.errors import ConfigError
-from biom3d.events import Reporter
-from biom3d.options import add_data_options, add_request_options, keys_from, plan_order
+from biom3d.events import Reporter, duration_text
+from biom3d.files import write_json
+from biom3d.options import add_data_options, add_request_options, add_threads_option, keys_from, plan_order
 
 DESCRIPTION = """Show how a model would be configured for a data set on this machine.
 
@@ -26,6 +27,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--desc", default="unet_default", metavar="NAME", help="name of the model")
     parser.add_argument("--out", type=text_file, metavar="FILE", help="write the plan here (default: print it)")
     parser.add_argument("--explain", action="store_true", help="say in words why each value was chosen")
+    parser.add_argument(
+        "--measure",
+        type=text_file,
+        metavar="FILE",
+        help="train a few made-up batches, and write into FILE (JSON) how long a training takes on this machine",
+    )
+    add_threads_option(parser)
     return parser
 
 
@@ -41,10 +49,23 @@ def execute(args: argparse.Namespace, report: Reporter) -> None:
     if args.out:
         save_plan(plan, Path(args.out))
         report.info(f"plan '{args.out}'")
+    if args.measure:
+        _measure(plan, args, report)
     if args.explain:
         print(explain(plan))
-    elif not args.out:
+    elif not args.out and not args.measure:
         print(dump(plan), end="")
+
+
+def _measure(plan: Plan, args: argparse.Namespace, report: Reporter) -> None:
+    """Write what a training costs here."""
+    from biom3d.training.trial import fold_seconds, try_plan
+
+    speed = try_plan(plan, args.threads)
+    seconds = fold_seconds(plan, speed)
+    facts = {"training_s": speed.training_s, "validation_s": speed.validation_s, "fold_s": seconds}
+    write_json(args.measure, facts)
+    report.info(f"a batch takes {speed.training_s:.2f} s here, a fold about {duration_text(seconds)}")
 
 
 def explain(plan: Plan) -> str:

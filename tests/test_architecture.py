@@ -36,6 +36,7 @@ ALLOWED = {
     "training": BASE | {"data", "models", "planning"},
     "engine": {"errors"},
     "images": BASE | {"cli", "engine"},
+    "run": {"errors"},  # starts Snakemake
     "server": BASE | {"cli", "remote"},  # the gate is made from the templates of remote commands
     "remote": BASE | {"cli", "engine", "images", "server"},  # the doctor asks for this checkout's images; cards
     "export": BASE
@@ -43,7 +44,7 @@ ALLOWED = {
     "prediction": BASE | {"data", "io", "memory", "models", "training"},
 }
 STEPS = {"init", "check", "plan", "preprocess", "train", "pred", "eval", "report", "synth", "demo"}
-COMMANDS = STEPS | {"export", "images", "preprocess_train", "remote", "server"}
+COMMANDS = STEPS | {"export", "images", "preprocess_train", "remote", "run", "server"}
 COMPOSITE = {"preprocess_train": {"preprocess", "train"}}  # its purpose is to run both
 HEAVY = ("torch", "paramiko", "docker", "matplotlib", "skimage", "scipy", "zarr", "nibabel", "h5py", "tifffile")
 

@@ -78,21 +78,26 @@ def test_the_time_is_that_of_earlier_jobs_on_these_cores(screen):
     put_benchmark("logs/steps/predict/m/X.tsv", 60)
     put_benchmark("logs/steps/check/X.tsv", 4)
     check = [Todo("check", {"dataset": "B"})] * 10
-    assert screen(PREDICT, *check)["time"] == "about 80 s with 2 cores, by what earlier jobs took"
-    assert screen(PREDICT, cores=None)["time"] == "about 60 s of computing, added up, by what earlier jobs took"
+    assert screen(PREDICT, *check)["time"] == "about 80 s with 2 cores, by what was measured here"
+    assert screen(PREDICT, cores=None)["time"] == "about 60 s of computing, added up, by what was measured here"
 
 
 def test_a_training_takes_what_its_epochs_took_and_more_for_more_of_them(screen):
     put_run(30, 2, steps=10, name="fold_0.partial")
     assert (
-        screen(*TRAIN)["time"] == "about 5 min with 2 cores, by what earlier jobs took"
+        screen(*TRAIN)["time"] == "about 5 min with 2 cores, by what was measured here"
     )  # 2 x 10 x 30 s, half the steps
+
+
+def test_a_model_of_which_no_epoch_is_known_is_measured(request_of):
+    text, _ = describe(request_of(CONFIG, [A, B]), TRAIN, 2, {"m": 600.0}.get)
+    assert "about 20 min with 2 cores, by what was measured here" in text
 
 
 def test_what_has_not_been_measured_is_named(screen):
     put_benchmark("logs/steps/check/X.tsv", 200)
     told = screen(*TRAIN, Todo("check", {"dataset": "B"}))["time"]
-    assert told.endswith("; without train, of which none has been measured yet")
+    assert told.endswith("; not yet measured: train")
 
 
 def test_times_of_the_same_model_go_before_those_of_others(folder):

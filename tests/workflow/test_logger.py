@@ -84,6 +84,8 @@ def test_a_stopped_job_tells_where_it_goes_on(tmp_path):
         event(LogEvent.WORKFLOW_STARTED, "Workflow has started!"),
         event(LogEvent.RESOURCES_INFO, "Provided cores: 2"),
         event(LogEvent.SHELLCMD, "Shell command: x", shellcmd="x"),
+        event(None, "Exiting because a job execution failed. Look above", logging.ERROR),
+        event(LogEvent.ERROR, "WorkflowError:\nAt least one job did not complete successfully.", logging.ERROR),
         event(LogEvent.ERROR, "RuleException:\nCalledProcessError in file", logging.ERROR, exception="RuleException"),
     ],
 )

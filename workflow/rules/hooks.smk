@@ -6,6 +6,7 @@ import shutil
 from biom3d_workflow import former, lock, makers, orphans, replaces
 from biom3d_workflow.announce import LOGGER, Announcer, Todo, ask, describe
 from biom3d_workflow.invocation import changes
+from biom3d_workflow.measured import fold_seconds
 from snakemake.ioflags import is_flagged
 from snakemake.logging import logger
 from snakemake.settings.enums import Quietness
@@ -79,7 +80,7 @@ def make_plan():
         for job in workflow.dag.needrun_jobs()
     ]
     cores = workflow._cores if workflow.local_exec else None
-    plan, replaced = describe(PROJECT, jobs, cores)
+    plan, replaced = describe(PROJECT, jobs, cores, measure)
     settings = workflow.output_settings
     is_list = settings.printshellcmds or settings.verbose or settings.quiet
     if workflow.dryrun and not is_list:
@@ -87,6 +88,14 @@ def make_plan():
         object.__setattr__(settings, "quiet", {Quietness.RULES, Quietness.PROGRESS})
         plan += "\n\nNothing was done (-n). The list of all jobs: add -p"
     return plan, replaced
+
+
+def measure(model):
+    """The seconds of a fold, where that is wanted and jobs run on this machine."""
+    settings = workflow.output_settings.log_handler_settings[LOGGER]
+    if not (settings.measure and workflow.local_exec):
+        return None
+    return fold_seconds(PROJECT, model, min(workflow._cores, 8), say)
 
 
 def agree(plan, replaced):

@@ -19,7 +19,9 @@ from biom3d_workflow.project import Model, Project
 LOGGER = "biom3d"  # our logger plugin
 EVENT = "run_info"  # Snakemake counts its jobs then: the graph is there, nothing has been touched
 SHOWN = 6  # models, and rows that cannot be read
+Measure = Callable[[str], float | None]
 NO_WORK = ("all", "report", "unreadable")  # rules that compute nothing
+ORDER = ("train", "predict", "check", "preprocess", "evaluate", "export_labels", "overlay", "curves")
 WORDS = {"export_labels": "export", "export_model": "pack", "overlay": "pictures", "curves": "curves"}
 
 
@@ -38,14 +40,17 @@ class Todo:
         return any(map(os.path.lexists, self.outputs))
 
 
-def describe(project: Project, jobs: Sequence[Todo], cores: int | None) -> tuple[str, list[str]]:
-    """Return the screen, and what it says of trained models that are replaced.
+def describe(
+    project: Project, jobs: Sequence[Todo], cores: int | None, measure: Measure = lambda model: None
+) -> tuple[str, list[str]]:
+    """Return the screen, and the trained models that are replaced.
 
-    `cores`: of this machine, where it computes; None elsewhere.
+    `cores`: of this machine, where it computes; None elsewhere. `measure` is asked for the seconds of a fold of a
+    model of which no epoch is known.
     """
     counts = Counter(job.rule for job in jobs if job.rule not in NO_WORK)
     rows = [*_trainings(project, jobs), *_predictions(jobs), *_rest(counts), *_lost(project)]
-    rows += [("time", _time(project, jobs, cores)), ("data", _sizes(project, jobs))]
+    rows += [("time", _time(project, jobs, cores, measure)), ("data", _sizes(project, jobs))]
     title = f"To do: {sum(counts.values())} jobs"
     table = align([row for row in rows if row[1]]).splitlines()
     old = [kept.Job(job.rule, tuple(job.wildcards.values()), job.outputs, job.identity) for job in jobs if job.replaces]
@@ -85,8 +90,13 @@ def _predictions(jobs: Sequence[Todo]) -> list[tuple[str, str]]:
 
 
 def _rest(counts: Counter[str]) -> list[tuple[str, str]]:
-    others = {rule: count for rule, count in counts.items() if rule not in ("train", "predict")}
-    return [("besides", ", ".join(f"{count} {WORDS.get(rule, rule)}" for rule, count in others.items()))]
+    others = [rule for rule in sorted(counts, key=_place) if rule not in ("train", "predict")]
+    return [("besides", ", ".join(f"{counts[rule]} {WORDS.get(rule, rule)}" for rule in others))]
+
+
+def _place(rule: str) -> tuple[int, str]:
+    """Return where a rule stands in the course of the work."""
+    return (ORDER.index(rule) if rule in ORDER else len(ORDER)), rule
 
 
 def _lost(project: Project) -> list[tuple[str, str]]:
@@ -96,11 +106,12 @@ def _lost(project: Project) -> list[tuple[str, str]]:
     return lines[:SHOWN] + more
 
 
-def _time(project: Project, jobs: Sequence[Todo], cores: int | None) -> str:
+def _time(project: Project, jobs: Sequence[Todo], cores: int | None, measure: Measure) -> str:
     known: dict[str, float] = {}
     for name in {job.wildcards["model"] for job in jobs if job.rule == "train"}:
         model = project.models[name]
         seconds = training_seconds(name, model.runs, model.options["num_epochs"], model.options["num_steps"])
+        seconds = seconds if seconds is not None else measure(name)
         if seconds is not None:
             known[name] = seconds
     counted = count_jobs((job.rule, job.wildcards) for job in jobs if job.rule not in NO_WORK)
@@ -110,8 +121,10 @@ def _time(project: Project, jobs: Sequence[Todo], cores: int | None) -> str:
     if not found.measured:
         return "not known: no job of this kind has been measured here yet"
     where = f"with {cores} core{'s' if cores > 1 else ''}" if cores else "of computing, added up"
-    rest = f"; without {', '.join(found.unknown)}, of which none has been measured yet" if found.unknown else ""
-    return f"about {duration_text(found.seconds)} {where}, by what earlier jobs took{rest}"
+    unknown = [WORDS.get(rule, rule) for rule in sorted(found.unknown, key=_place)]
+    more = f" and {len(unknown) - 2} more steps" if len(unknown) > 2 else ""
+    rest = f"; not yet measured: {', '.join(unknown[:2])}{more}" if unknown else ""
+    return f"about {duration_text(found.seconds)} {where}, by what was measured here{rest}"
 
 
 def _sizes(project: Project, jobs: Sequence[Todo]) -> str:

@@ -6,7 +6,6 @@ Snakemake imports this package at every start, so its top level imports interfac
 import sys
 from dataclasses import dataclass, field
 from logging import LogRecord
-from typing import Optional
 
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.settings import LogHandlerSettingsBase
@@ -16,9 +15,17 @@ from snakemake_interface_logger_plugins.settings import LogHandlerSettingsBase
 class LogHandlerSettings(LogHandlerSettingsBase):
     """Each is an option `--logger-biom3d-NAME`."""
 
-    ask: Optional[bool] = field(
+    ask: bool = field(
         default=False,
         metadata={"help": "Ask on a terminal before a trained model is replaced", "env_var": False, "required": False},
+    )
+    measure: bool = field(
+        default=False,
+        metadata={
+            "help": "Train a few batches first where nobody knows how long trainings take here",
+            "env_var": False,
+            "required": False,
+        },
     )
 
 

@@ -19,7 +19,6 @@ NOISE = (
     "Select jobs to execute",
     "Execute ",
     "Shutting down, this might take some time",
-    "Exiting because a job execution failed",
     "This was a dry-run",
     "Some jobs were triggered by provenance information",
     "Rules with provenance triggered jobs",
@@ -28,6 +27,11 @@ NOISE = (
     "Removing directories created during",
     "Elapsed time:",
     "DAG of jobs will be updated",
+)
+# Its last words after a failure: the lines above and the table have said it.
+LAST_WORDS = (
+    "Exiting because a job execution failed",
+    "WorkflowError:\nAt least one job did not complete successfully",
 )
 # An error of a shell command: its own line tells it better.
 OF_A_COMMAND = ("CalledProcessError", "RuleException")
@@ -68,7 +72,7 @@ class Teller:
 
     def _message(self, record: LogRecord) -> str | None:
         text = str(record.msg) if record.msg is not None else ""
-        is_noise = record.levelno < logging.WARNING and text.startswith(NOISE)
+        is_noise = text.startswith(LAST_WORDS) or (record.levelno < logging.WARNING and text.startswith(NOISE))
         if not text.strip() or text == "None" or (is_noise and not self._verbose):
             return None
         if text.startswith("Complete log(s): "):
@@ -110,8 +114,9 @@ class Teller:
         return f"    {record.shellcmd}" if self._with_commands and record.shellcmd else None
 
     def _error(self, record: Any) -> str | None:
-        is_told = getattr(record, "exception", "") in OF_A_COMMAND and "CalledProcessError" in str(record.msg)
-        return None if is_told and not self._verbose else str(record.msg)
+        text = str(record.msg)
+        is_told = getattr(record, "exception", "") in OF_A_COMMAND and "CalledProcessError" in text
+        return None if (is_told or text.startswith(LAST_WORDS)) and not self._verbose else text
 
     def _counter(self) -> str:
         width = len(str(self._total))
