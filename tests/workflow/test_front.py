@@ -53,7 +53,8 @@ def test_a_training_that_nobody_has_measured_is_tried_once(tmp_path, monkeypatch
     (seconds,) = json.loads(Path(".biom3d/speed.json").read_text()).values()
     assert 0 < seconds < 600
     assert "  time     about " in first.stdout
-    assert first.stdout == again.stdout
+    times = [line for done in (first, again) for line in done.stdout.splitlines() if line.startswith("  time ")]
+    assert (len(times), times[0]) == (2, times[1])
 
 
 @pytest.mark.system
@@ -82,18 +83,18 @@ def test_a_trained_model_is_replaced_only_after_a_yes(folder, stand_in):
         return done
 
     def trained() -> int:
-        return Path("logs/m/fold_0").stat().st_ino
+        """How often the model was trained."""
+        return sum(line.startswith("train ") for line in Path("calls.txt").read_text().splitlines())
 
     write_request("models: {m: {folds: 1}}", ["A\tdata/a/images\tdata/a/masks\tm"])
     assert start().returncode == 0
-    before = trained()
     write_request("models: {m: {folds: 1, seed: 7}}", ["A\tdata/a/images\tdata/a/masks\tm"])
     refused = start(answer="n\n")
-    assert (refused.returncode, trained()) == (1, before)
+    assert (refused.returncode, trained()) == (1, 1)
     assert "Replace what is trained of m? [y/N]" in refused.stderr
     assert "nothing was changed; m stays as it is" in refused.stderr
     assert start(answer="y\n").returncode == 0
-    assert trained() != before
+    assert trained() == 2
     write_request("models: {m: {folds: 1, seed: 8}}", ["A\tdata/a/images\tdata/a/masks\tm"])
     silent = start("--yes", answer="")
-    assert (silent.returncode, "[y/N]" in silent.stderr) == (0, False)
+    assert (silent.returncode, "[y/N]" in silent.stderr, trained()) == (0, False, 3)
