@@ -36,6 +36,7 @@ COMMANDS = {
     "eval": ("biom3d.eval", "compare predictions with the truth: Dice, IoU, HD95"),
     "export": ("biom3d.export", "write results as OME-TIFF and OME-Zarr; pack a model as one file"),
     "report": ("biom3d.report", "draw learning curves and overlays, collect metrics"),
+    "results": ("biom3d.results", "list what no row or model of a project makes any more, and move it away"),
     "synth": ("biom3d.synth", "make synthetic 3D cells with exact truth, for tests and tutorials"),
     "demo": ("biom3d.demo", "fetch the real demo data set"),
     "images": ("biom3d.images.__main__", "build, verify and lock the images that steps run in"),

@@ -3,7 +3,7 @@ import atexit
 import gc
 import shutil
 
-from biom3d_workflow import former, lock, makers, orphans, replaces
+from biom3d_workflow import former, lock, makers, orphans, renamed, replaces
 from biom3d_workflow.announce import LOGGER, Announcer, Todo, ask, describe
 from biom3d_workflow.invocation import changes
 from biom3d_workflow.measured import fold_seconds
@@ -45,6 +45,7 @@ def set_right():
         kept.settle(say)
         former.give_identities(IDENTITIES)
         kept.bring_back(IDENTITIES.of, say)
+        renamed.follow(PROJECT, IDENTITIES.of, say)
 
 
 def jobs_to_run():
