@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from biom3d.reporting.reading import number, read_mapping, read_table, read_text
+from biom3d.reporting.reading import number, read_json, read_mapping, read_table, read_text
 from biom3d.reporting.results import TRAINING, Line, Outcome
 
 PARTIAL = ".partial"
@@ -31,6 +31,7 @@ class Fold:
     epochs: tuple[Epoch, ...]
     wanted: int | None
     is_finished: bool
+    version: str = ""  # of ours that made it, where that was recorded
 
     @property
     def best(self) -> Epoch | None:
@@ -52,6 +53,11 @@ class Training:
     line: Line
     folds: tuple[Fold, ...]
     plan: dict[str, Any]
+
+    @property
+    def versions(self) -> list[str]:
+        """Return the versions of ours that made the folds; usually one."""
+        return sorted({fold.version for fold in self.folds if fold.version})
 
     @property
     def seconds(self) -> float:
@@ -80,7 +86,8 @@ def _read_fold(run: Path) -> Fold:
     epochs = tuple(epoch for row in rows if (epoch := _epoch(row)))
     wanted = re.search(r"^num_epochs: (\d+)$", read_text(run / "plan.yaml"), re.MULTILINE)
     name = run.name.removesuffix(PARTIAL).replace("fold_", "fold ")
-    return Fold(name, epochs, int(wanted[1]) if wanted else None, not run.name.endswith(PARTIAL))
+    version = str(read_json(run / "log" / "made_by.json").get("biom3d") or "")
+    return Fold(name, epochs, int(wanted[1]) if wanted else None, not run.name.endswith(PARTIAL), version)
 
 
 def _epoch(row: dict[str, str]) -> Epoch | None:

@@ -240,6 +240,12 @@ def test_epochs_count_from_1_and_the_time_is_that_of_all_attempts(tmp_path: Path
     assert "fold 0 3 of 3 0.600 2 0.700 0.500 5:00 finished" in read(tmp_path).text
 
 
+def test_a_model_says_which_version_made_it(tmp_path: Path) -> None:
+    make_run(tmp_path / "logs/m/fold_0", (0.2,))
+    (tmp_path / "logs/m/fold_0/log/made_by.json").write_text('{"biom3d": "0.0.9", "train": 1}')
+    assert "Made by biom3d-workflow 0.0.9" in read(tmp_path).text
+
+
 def test_a_training_that_stopped_shows_how_far_it_came(tmp_path: Path) -> None:
     make_run(tmp_path / "logs/m/fold_0.partial", (0.2,))
     assert "fold 0 1 of 3 0.200 1 0.900 0.500 1:40 not finished" in read(tmp_path).text
