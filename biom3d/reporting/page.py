@@ -13,7 +13,7 @@ from biom3d import __version__
 from biom3d.events import duration_text
 from biom3d.reporting import charts, record
 from biom3d.reporting.previews import read_preview, size_of
-from biom3d.reporting.results import DONE, TROUBLE, Line, Pair, Picture, Results, Score, read_results
+from biom3d.reporting.results import DONE, TROUBLE, Line, Pair, Picture, Quality, Results, Score, read_results
 from biom3d.reporting.trainings import Training, read_trainings
 
 # Bytes of all small pictures; written as text they are a third larger. Up to some hundred data sets the worst picture
@@ -76,6 +76,23 @@ class Story:
     def scored(self) -> list[tuple[Pair, Score]]:
         """Return every line of the table of scores."""
         return [(pair, score) for pair in self.results.pairs for score in pair.scores]
+
+    @property
+    def looked_at(self) -> int:
+        """Return how many volumes were looked at without the truth."""
+        return sum(len(pair.quality) for pair in self.results.pairs)
+
+    @property
+    def unusual(self) -> list[tuple[Pair, Quality]]:
+        """Return the volumes that look unusual, the most suspicious first."""
+        found = [(pair, volume) for pair in self.results.pairs for volume in pair.flagged]
+        return sorted(found, key=lambda item: (-item[1].suspicion, item[0].order, item[1].case))
+
+    @property
+    def not_compared(self) -> list[str]:
+        """Return what kept volumes from being looked at in full."""
+        notes = (note for pair in self.results.pairs for volume in pair.quality for note in volume.notes.split("; "))
+        return sorted({note for note in notes if note})
 
     @property
     def kinds(self) -> dict[str, str]:

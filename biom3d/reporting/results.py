@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from biom3d.reporting.reading import number, read_json
+from biom3d.reporting.reading import number, read_json, read_table
 
 TRAINING = "(training)"  # the data set of a line about a model itself
 DONE = ("passed", "kept")
@@ -44,6 +44,19 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Quality:
+    """What is known of a predicted volume without the truth: a line of `biom3d quality`."""
+
+    case: str
+    suspicion: float
+    flags: str
+    notes: str
+    fold_agreement: float | None
+    foreground: float | None
+    objects: float | None
+
+
+@dataclass(frozen=True)
 class Picture:
     """One picture of a case and what is known of it."""
 
@@ -51,11 +64,18 @@ class Picture:
     path: Path
     dice: float | None = None
     kind: str = ""
+    quality: Quality | None = None
 
     @property
-    def order(self) -> tuple[float, str]:
-        """Sort the lowest Dice first, those without one last."""
-        return math.inf if self.dice is None else self.dice, self.name
+    def flags(self) -> str:
+        """Return what is unusual, in words."""
+        return self.quality.flags if self.quality else ""
+
+    @property
+    def order(self) -> tuple[float, float, str]:
+        """Sort the lowest Dice first, then without one the most suspicious."""
+        suspicion = self.quality.suspicion if self.quality else 0.0
+        return math.inf if self.dice is None else self.dice, -suspicion, self.name
 
 
 @dataclass(frozen=True)
@@ -67,6 +87,12 @@ class Pair:
     line: Line
     scores: tuple[Score, ...] = ()
     pictures: tuple[Picture, ...] = ()
+    quality: tuple[Quality, ...] = ()
+
+    @property
+    def flagged(self) -> list[Quality]:
+        """Return the volumes that look unusual."""
+        return [volume for volume in self.quality if volume.flags]
 
     @property
     def asks(self) -> bool:
@@ -153,9 +179,26 @@ def _read_pair(folder: Path, model: str, dataset: str, outcome: Outcome) -> Pair
     metrics = read_json(place / "metrics.json")
     rows = [row for row in metrics.get("cases") or [] if isinstance(row, dict) and "case" in row]
     rows = [{"kind": metrics.get("kind") or "", **row} for row in rows]
-    return Pair(
-        model, dataset, outcome.of(dataset, model), tuple(_scores(rows)), tuple(_pictures(place / "overlays", rows))
-    )
+    quality = _read_quality(place / "quality.csv")
+    pictures = _pictures(place / "overlays", rows, quality)
+    return Pair(model, dataset, outcome.of(dataset, model), tuple(_scores(rows)), tuple(pictures), tuple(quality))
+
+
+def _read_quality(path: Path) -> list[Quality]:
+    """Read a table of `biom3d quality`, the most suspicious volume first."""
+    rows = [
+        Quality(
+            case=row.get("case", ""),
+            suspicion=number(row.get("suspicion")) or 0.0,
+            flags=row.get("flags", ""),
+            notes=row.get("notes", ""),
+            fold_agreement=number(row.get("fold_agreement")),
+            foreground=number(row.get("foreground_percent")),
+            objects=number(row.get("objects")),
+        )
+        for row in read_table(path)
+    ]
+    return sorted(rows, key=lambda volume: (-volume.suspicion, volume.case))
 
 
 def _scores(rows: Sequence[dict[str, Any]]) -> Iterable[Score]:
@@ -187,8 +230,8 @@ def _score(label: int, kind: str, rows: Sequence[dict[str, Any]]) -> Score:
     )
 
 
-def _pictures(folder: Path, rows: Sequence[dict[str, Any]]) -> list[Picture]:
-    """Return the pictures of a folder: the lowest Dice first, then by name; no copy of another one."""
+def _pictures(folder: Path, rows: Sequence[dict[str, Any]], quality: Sequence[Quality] = ()) -> list[Picture]:
+    """Return the pictures of a folder, the worst first; no copy of another one."""
     dice: dict[str, list[float]] = {}
     for row in rows:
         if (value := number(row.get("dice"))) is not None:
@@ -196,7 +239,11 @@ def _pictures(folder: Path, rows: Sequence[dict[str, Any]]) -> list[Picture]:
     kinds = {str(row["case"]): str(row["kind"]) for row in rows}
     # Runs of earlier versions kept a copy of the worst one under this name.
     paths = [path for path in sorted(folder.glob("*.png")) if path.stem in kinds or path.name != "worst_case.png"]
-    pictures = [Picture(path.stem, path, _mean(dice.get(path.stem, [])), kinds.get(path.stem, "")) for path in paths]
+    volumes = {volume.case: volume for volume in quality}
+    pictures = [
+        Picture(path.stem, path, _mean(dice.get(path.stem, [])), kinds.get(path.stem, ""), volumes.get(path.stem))
+        for path in paths
+    ]
     return sorted(pictures, key=lambda picture: picture.order)
 
 

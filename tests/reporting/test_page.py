@@ -146,6 +146,35 @@ def test_a_damaged_picture_is_left_out_and_counted(tmp_path: Path) -> None:
     assert "1 more is not in this page" in read(tmp_path).text
 
 
+QUALITY = (
+    "case,kind,suspicion,flags,notes,fold_agreement,view_agreement,foreground_percent,objects,object_size,size_unit\n"
+)
+
+
+def test_volumes_that_look_unusual_are_told_and_shown_first(project: Path) -> None:
+    table = project / "results/cells/bare/quality.csv"
+    rows = ["cells_000,held-out,0.2,,one fold,,,3,4,5,voxels", "cells_001,held-out,2.5,no objects,,0.41,,0,0,,voxels"]
+    table.write_text(QUALITY + "\n".join(rows) + "\n")
+    try:
+        seen = read(project)
+    finally:
+        table.unlink()
+    assert "bare cells cells_001 no objects 0.41 0 0.0 %" in seen.text
+    assert "of 2 volumes" in seen.text
+    assert "Not all could be compared: one fold." in seen.text
+    titles = [attributes["data-title"] for tag, attributes in seen.tags if "data-title" in attributes]
+    assert [title for title in titles if title and title.startswith("bare")] == [
+        "bare / cells_001, cells. Unusual: no objects",
+        "bare / cells_000, cells",
+    ]
+
+
+def test_where_nothing_is_unusual_that_is_said(tmp_path: Path) -> None:
+    (tmp_path / "results/m/d/labels").mkdir(parents=True)
+    (tmp_path / "results/m/d/quality.csv").write_text(QUALITY + "a,held-out,0,,,1,,3,4,5,voxels\n")
+    assert "None of 1 volumes looks unusual." in read(tmp_path).text
+
+
 # Names are other people's
 
 
