@@ -18,7 +18,7 @@ DESCRIPTION = """Look at a data set and say what is wrong with it, before any wo
   biom3d check --img_path images/ --msk_path masks/ --num_classes 1
 
 Every problem is named at once, each with its file and what to do; exit code 2. Without masks only the images
-are checked. Several folders: --img_path A B --msk_path C D."""
+are checked; masks may be there for a part of them. Several folders: --img_path A B --msk_path C D."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -47,7 +47,7 @@ def execute(args: argparse.Namespace, report: Reporter) -> None:
     problems = list(pairing.problems)
     unread = lines_passed_over([*args.img_path, *(args.msk_path or ())])
     facts, findings, left_out = [], [Finding("warning", line) for line in unread], []
-    for case in report.track(pairing.cases, "reading", unit="case"):
+    for case in report.track([*pairing.cases, *pairing.unmasked], "reading", unit="case"):
         fact, found = survey_case(case, question)
         bad = [one.message for one in found if one.kind == "error"]
         if args.skip_bad and bad:
@@ -56,8 +56,10 @@ def execute(args: argparse.Namespace, report: Reporter) -> None:
         facts.append(fact)
         findings += found
     if args.skip_bad:
-        left_out, problems = _leave_out(left_out, problems, bool(facts), report)
+        is_any_good = any(args.msk_path is None or one.case.mask for one in facts)
+        left_out, problems = _leave_out(left_out, problems, is_any_good, report)
     findings += survey_set(facts, question)
+    findings += [Finding("note", pairing.coverage())] if pairing.unmasked else []
     if args.strict:
         findings = [Finding("error", one.message) if one.kind == "warning" else one for one in findings]
     _tell(findings, report)

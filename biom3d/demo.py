@@ -184,7 +184,7 @@ def dice_table(results: Path) -> str:
         raise DataError(f"no metrics.json in '{results}/MODEL/DATASET/'; run the workflow first")
     lines = []
     for file in files:
-        lines.append(f"Dice of model '{file.parent.parent.name}' on held-out '{file.parent.name}':")
+        lines.append(f"Dice of model '{file.parent.parent.name}' on '{file.parent.name}':")
         try:
             lines += _dice_rows(json.loads(file.read_text(encoding="utf-8")))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -193,10 +193,11 @@ def dice_table(results: Path) -> str:
 
 
 def _dice_rows(metrics: dict[str, Any]) -> list[str]:
-    rows = [(case["case"], case["class"], case["dice"]) for case in metrics["cases"]]
-    rows += [("mean", number, mean["dice"]) for number, mean in metrics["mean"].items()]
-    width = max(len(name) for name, _, _ in rows)
-    return [f"  {name:<{width}}  class {number}  {_score(dice)}" for name, number, dice in rows]
+    rows = [(case["case"], case["class"], case["dice"], case.get("kind", "")) for case in metrics["cases"]]
+    means = metrics.get("means") or {"": metrics["mean"]}
+    rows += [("mean", number, mean["dice"], kind) for kind, part in means.items() for number, mean in part.items()]
+    width = max(len(name) for name, _, _, _ in rows)
+    return [f"  {name:<{width}}  class {number}  {_score(dice)}  {kind}".rstrip() for name, number, dice, kind in rows]
 
 
 def _score(value: float | None) -> str:

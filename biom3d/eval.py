@@ -7,22 +7,26 @@ from typing import TYPE_CHECKING, Any
 
 from biom3d.cli import run_step, step_parser, text_file
 from biom3d.config import MAX_CLASSES, SpacingUm
+from biom3d.data.predictions import KINDS, TRAINING, UNKNOWN, read_prediction
 from biom3d.errors import ConfigError, DataError
 from biom3d.events import Reporter
 from biom3d.files import write_csv, write_json
 from biom3d.options import add_key_options, add_spacing_option, add_strict_option, spacing_from
 
 if TYPE_CHECKING:
+    from biom3d.data.pairing import Pair
     from biom3d.io import Header
     from biom3d.metrics import ClassScore
-    from biom3d.pairs import Pair
 
 DESCRIPTION = """Compare predictions with the truth: Dice, IoU and HD95 per class and case.
 
   biom3d eval --path_pred predictions/ --path_lab masks/ --num_classes 1 --out_csv metrics.csv
 
-Volumes are paired by name. A class in neither volume has no score and is left out of the mean; in one of them
-only it has Dice 0. HD95 is in µm, or in voxels where the voxel size is not known."""
+Volumes are paired by name; predictions without a truth are left out. A class in neither volume has no score and is
+left out of the mean; in one of them only it has Dice 0. HD95 is in µm, or in voxels where the voxel size is not known.
+
+`kind` says what a score is: held-out (no model saw the volume), cross-validated (the models that made it did not learn
+from it), training (they did: it flatters), or unknown (nobody recorded it). Means are of one kind."""
 
 COLUMNS = {
     "dice": ["dice"],
@@ -76,30 +80,37 @@ def execute(args: argparse.Namespace, report: Reporter) -> None:
     spacing = spacing_from(args)
     rows: list[Row] = []
     tell_passed_over([args.path_lab], report)
-    for pair in report.track(find_pairs(args.path_pred, args.path_lab, args.msk_key), "cases", unit="case"):
+    pairs = find_pairs(args.path_pred, args.path_lab, report, args.msk_key)
+    for pair in report.track(pairs, "cases", unit="case"):
         for row in score_pair(pair, args, spacing, report):
             report.event("case", **row)
             rows.append(row)
-    means = mean_rows(rows, columns)
+    means = means_by_kind(rows, columns)
+    _tell_kinds(means, report)
     if args.out_csv:
         write_csv(args.out_csv, list(rows[0]), rows, digits=4)
     if args.out_json:
-        write_json(args.out_json, {"num_classes": args.num_classes, "cases": rows, "mean": means})
-    report.event("done", cases=len(rows) // args.num_classes, mean=means)
+        result = {"num_classes": args.num_classes, "cases": rows, "means": means}
+        only = {"mean": next(iter(means.values()))} if len(means) == 1 else {}  # kinds are never mixed
+        write_json(args.out_json, result | only)
+    report.event("done", cases=len(rows) // args.num_classes, means=means)
     print(table(rows, means, columns))
 
 
-def find_pairs(predictions: Path, truth: Path, key: str | None = None) -> list["Pair"]:
-    """Pair predictions and truth by name; DataError where either has no partner."""
+def find_pairs(predictions: Path, truth: Path, report: Reporter, key: str | None = None) -> list["Pair"]:
+    """Pair predictions and truth by name; predictions without one are told, truth without prediction is a DataError."""
     from biom3d.data.pairing import match_volumes, quoted
 
-    pairs, unused = match_volumes(predictions, truth, ("prediction", "truth"), key)
-    if unused:
+    found = match_volumes(predictions, truth, ("prediction", "truth"), key, is_partial=True)
+    if found.unused:
         raise DataError(
-            f"{len(unused)} true volume(s) in '{truth}' without a prediction in '{predictions}': {quoted(unused)}; "
-            "predict them, or give a folder with the truth of these predictions only"
+            f"{len(found.unused)} true volume(s) in '{truth}' without a prediction in '{predictions}': "
+            f"{quoted(found.unused)}; predict them, or give a folder with the truth of these predictions only"
         )
-    return pairs
+    if found.alone:
+        count = f"{len(found.alone)} of {len(found.alone) + len(found.pairs)} predictions"
+        report.info(f"{count} have no truth and no score: {quoted(found.alone)}")
+    return found.pairs
 
 
 def score_pair(pair: "Pair", args: argparse.Namespace, spacing_um: SpacingUm | None, report: Reporter) -> list[Row]:
@@ -131,7 +142,8 @@ def score_pair(pair: "Pair", args: argparse.Namespace, spacing_um: SpacingUm | N
         raise DataError(
             f"case '{pair.name}' ('{pair.first}', '{pair.second}'): {error}; wanted the same grid: is this its truth?"
         ) from error
-    return [_row(pair.name, score, COLUMNS[args.function]) for score in scores]
+    kind = read_prediction(pair.first).kind
+    return [_row(pair.name, kind, score, COLUMNS[args.function]) for score in scores]
 
 
 def _choose_spacing(name: str, headers: Sequence["Header"], report: Reporter) -> SpacingUm | None:
@@ -142,7 +154,7 @@ def _choose_spacing(name: str, headers: Sequence["Header"], report: Reporter) ->
     return true or pred
 
 
-def _row(case: str, score: "ClassScore", columns: Sequence[str]) -> Row:
+def _row(case: str, kind: str, score: "ClassScore", columns: Sequence[str]) -> Row:
     values = {
         "dice": score.dice,
         "iou": score.iou,
@@ -151,7 +163,20 @@ def _row(case: str, score: "ClassScore", columns: Sequence[str]) -> Row:
         "equals": score.equals,
     }
     sizes = {"voxels_pred": score.voxels_pred, "voxels_true": score.voxels_true}
-    return {"case": case, "class": score.label, **{column: values[column] for column in columns}, **sizes}
+    return {"case": case, "kind": kind, "class": score.label, **{column: values[column] for column in columns}, **sizes}
+
+
+def means_by_kind(rows: Sequence[Row], columns: Sequence[str]) -> dict[str, dict[str, Row]]:
+    """Return kind -> class -> means, of the kinds that there are."""
+    found = {kind: [row for row in rows if row["kind"] == kind] for kind in KINDS}
+    return {kind: mean_rows(part, columns) for kind, part in found.items() if part}
+
+
+def _tell_kinds(means: dict[str, dict[str, Row]], report: Reporter) -> None:
+    if TRAINING in means:
+        report.warn("some volumes are of the training set: their scores (kind: training) say little about new images")
+    if UNKNOWN in means and len(means) > 1:
+        report.info("kind: unknown is said where it was not recorded what the model learned from")
 
 
 def mean_rows(rows: Sequence[Row], columns: Sequence[str]) -> dict[str, Row]:
@@ -166,11 +191,18 @@ def mean_rows(rows: Sequence[Row], columns: Sequence[str]) -> dict[str, Row]:
     return means
 
 
-def table(rows: Sequence[Row], means: dict[str, Row], columns: Sequence[str]) -> str:
-    """Return the rows and means as lines, such as `n1  class 1  Dice 0.953  IoU 0.910  HD95 0.41 µm`."""
-    everything = [*rows, *({"case": "mean", "class": label, **mean} for label, mean in means.items())]
+def table(rows: Sequence[Row], means: dict[str, dict[str, Row]], columns: Sequence[str]) -> str:
+    """Return the rows and means as lines, such as `n1  class 1  Dice 0.953  IoU 0.910  HD95 0.41 µm  held-out`."""
+    summary = [
+        {"case": "mean", "class": label, "kind": kind, **mean}
+        for kind, part in means.items()
+        for label, mean in part.items()
+    ]
+    everything = [*rows, *summary]
     width = max(len(row["case"]) for row in everything)
-    return "\n".join(f"{row['case']:<{width}}  class {row['class']}  {_cells(row, columns)}" for row in everything)
+    is_told = list(means) != [UNKNOWN]  # of other programs' volumes nobody expects it
+    lines = [f"{row['case']:<{width}}  class {row['class']}  {_cells(row, columns)}" for row in everything]
+    return "\n".join(f"{line}  {row['kind']}" if is_told else line for line, row in zip(lines, everything, strict=True))
 
 
 def _cells(row: Row, columns: Sequence[str]) -> str:

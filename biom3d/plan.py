@@ -44,7 +44,7 @@ def execute(args: argparse.Namespace, report: Reporter) -> None:
 
     if args.ct_norm and not (args.msk_path or args.msk_key):
         raise ConfigError("--ct_norm measures intensities inside the objects; give --msk_path too")
-    cases = find_cases(args.img_path, args.msk_path, keys_from(args))
+    cases = find_cases(args.img_path, args.msk_path, report.info, keys_from(args))
     plan = plan_cases(plan_order(args), cases, report)
     if args.out:
         save_plan(plan, Path(args.out))

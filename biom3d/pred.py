@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from biom3d.cli import run_step, step_parser
 from biom3d.compat.options import add_foreign_options, answer_foreign_options
 from biom3d.config import SpacingUm
+from biom3d.data.predictions import CROSS_VALIDATED, RECORD, TRAINING, Prediction, described
 from biom3d.errors import Biom3dError, ConfigError, DataError
 from biom3d.events import Reporter
 from biom3d.files import is_taken, output_error, remove, scratch_folder, write_json
@@ -35,20 +36,21 @@ if TYPE_CHECKING:
     import torch
 
     from biom3d.config import Plan
+    from biom3d.data.learned import TrainingSet
     from biom3d.io import Header, LazyVolume
     from biom3d.models import UNet
     from biom3d.prediction.biom3d import Scheme
     from biom3d.prediction.room import Room
     from biom3d.prediction.sliding import Predictor
 
-RECORD = ".biom3d-predictions.json"  # lists what this program wrote into a folder, and with which model
 DESCRIPTION = """Segment images with a trained model.
 
   biom3d pred --log logs/nuclei/fold_0 --path_in images/ --path_out predictions/
 
 Several model folders after --log are averaged (an ensemble, such as all folds of one training). A zip made by
 `biom3d export model` works too, and so does a folder trained by Biom3d 0.1.2, whose result is that of Biom3d. Label
-volumes get the names, format and voxel spacing of the images."""
+volumes get the names, format and voxel spacing of the images. An image that some of the models learned from is
+predicted by the others alone, whatever its name is, so that a score of it is an honest one."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class PredictOptions:
     `mirror` averages all mirrored views; `keep` is a name in `postprocess.KEEP`; `windows` is "own" or "biom3d", None:
     as the program that made the model. A model of Biom3d may itself ask for mirrored views, which `plain` forbids,
     and for a `keep`, which counts where none is given here. `precision` is "auto", 16-bit numbers where the device is
-    fast at them, or "float32".
+    fast at them, or "float32". `every_model` asks those too that learned from a volume; `scores` keeps the scores.
     """
 
     mirror: bool = False
@@ -68,16 +70,27 @@ class PredictOptions:
     plain: bool = False
     precision: str = "auto"
     img_key: str | None = field(default=None, repr=False)  # counts for each image, see `_content_key`
+    every_model: bool = field(default=False, repr=False)  # not in the identity of predictions made before there was it
+    scores: bool = field(default=False, repr=False)
+
+    def identity(self) -> str:
+        """Return a text that tells options apart that give other results."""
+        later = [name for name in ("every_model", "scores") if getattr(self, name)]
+        return repr(self) + " ".join(later)
 
 
 @dataclass(frozen=True)
 class Model:
     """Loaded networks and how to predict with them; with a `scheme` as Biom3d 0.1.2 does.
 
-    `held_bytes` is the memory of this process with the networks loaded and no image: later it holds what it freed, too.
+    Of each network: its name, its `prior_shift`, and what it learned from, None where nobody recorded it. `held_bytes`
+    is the memory of this process with the networks loaded and no image: later it holds what it freed, too.
     """
 
     predictor: "Predictor"
+    names: tuple[str, ...]
+    shifts: tuple[Sequence[float], ...]
+    records: "tuple[TrainingSet | None, ...]"
     keep: str = "none"
     scheme: "Scheme | None" = None
     held_bytes: int = field(default_factory=resident_bytes)
@@ -130,6 +143,19 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_key_options(parser, "img")
     add_strict_option(parser)
+    parser.add_argument(
+        "--models",
+        dest="ask",
+        choices=["unseen", "all"],
+        default="unseen",
+        help="which models predict an image that some of them learned from: those that did not, or all, whose score "
+        "would flatter (default: unseen)",
+    )
+    parser.add_argument(
+        "--scores",
+        action="store_true",
+        help="keep the scores too: scores/<name>.ome.zarr beside the labels, a channel per class, 0 to 1, 16 bits",
+    )
     add_spacing_option(parser)
     add_threads_option(parser)
     add_memory_option(parser)
@@ -154,6 +180,8 @@ def execute(args: argparse.Namespace, report: Reporter) -> None:
         plain=args.no_tta,
         precision=args.precision,
         img_key=args.img_key,
+        every_model=args.ask == "all",
+        scores=args.scores,
     )
     prepare_cpu(args.threads)
     report.event("device", **describe_device(choose_device()))
@@ -204,16 +232,17 @@ def predict_folder(
             report.info(f"{name}: done before")
             continue
         try:
-            seconds = _predict_file(model, path, folder / name, options, report, memory_gb)
+            prediction, seconds = _predict_file(model, path, folder / name, options, report, memory_gb)
         except Exception as error:  # whatever it is, the other images can be done
             unexpected = unexpected or (None if isinstance(error, Biom3dError | MemoryError) else error)
             problems.append(_reason(path, error))
             report.info(f"cannot predict {problems[-1]}")
             continue
         record["images"][name] = key
+        record["volumes"][name] = described(prediction)
         write_json(folder / RECORD, record)
-        report.info(f"{name}  {number}/{len(paths)}  {seconds:.1f} s")
-        report.event("image", name=name, index=number, of=len(paths), seconds=round(seconds, 3))
+        report.info(f"{name}  {number}/{len(paths)}  {seconds:.1f} s{_words(prediction, len(model.names))}")
+        report.event("image", name=name, index=number, of=len(paths), seconds=round(seconds, 3), kind=prediction.kind)
     if unexpected is not None:
         raise unexpected
     if problems:
@@ -230,11 +259,17 @@ def _reason(path: Path, error: Exception) -> str:
     return reason if reason.startswith(f"'{path}'") else f"'{path}': {reason}"
 
 
+def _words(prediction: Prediction, models: int) -> str:
+    """Say what is to be known of a prediction that is not an ordinary one."""
+    if prediction.kind == CROSS_VALIDATED:
+        return f"  (cross-validated: by {len(prediction.models)} of {models} model(s), which did not learn from it)"
+    return "  (learned from it: a score of it flatters)" if prediction.kind == TRAINING else ""
+
+
 def load_model(runs: Sequence[Path], options: PredictOptions) -> Model:
     """Load the best weights of each model folder; their plans must agree on what the data look like."""
-    import numpy as np
-
     from biom3d.compat.model import read_model
+    from biom3d.data.learned import read_of_run
     from biom3d.prediction.biom3d import Scheme
     from biom3d.prediction.sliding import Predictor
     from biom3d.training.device import choose_device
@@ -248,18 +283,37 @@ def load_model(runs: Sequence[Path], options: PredictOptions) -> Model:
     prepare, precision = _choose_precision(device, as_biom3d, options.precision)
     loaded = [_load_network(run, plan, n, device) for run, plan, n in zip(runs, plans, outputs, strict=True)]
     networks = [prepare(network) for network, _ in loaded]
+    shifts, records = tuple(shift for _, shift in loaded), tuple(read_of_run(run) for run in runs)
+    facts = tuple(run.resolve().name for run in runs), shifts, records
     first = models[0]
     keep = first.keep if first and options.keep == "none" else options.keep
     mirror = options.mirror or bool(first and first.mirror and not options.plain)
+    if as_biom3d and options.scores:
+        raise ConfigError("--scores: windows as those of Biom3d give labels only; give --windows own, or leave it out")
     if not as_biom3d:
         if not all(model is None or model.softmax for model in models):
             raise ConfigError("this model scores no background (USE_SOFTMAX is False); give --windows biom3d")
-        shift = np.mean([shift for _, shift in loaded], axis=0).tolist()  # as the scores, whose mean decides
-        return Model(Predictor(plans[0], networks, device, mirror, precision, shift), keep)
+        return Model(Predictor(plans[0], networks, device, mirror, precision), *facts, keep)
     assert first is not None
     schemes = [Scheme(m.spacing, m.clip, m.moments, m.softmax) for m in models if m is not None]
     _refuse_unlike(runs, schemes, ("spacing", "clip", "moments", "softmax"))
-    return Model(Predictor(plans[0], networks, device, mirror, precision), keep, schemes[0])
+    return Model(Predictor(plans[0], networks, device, mirror, precision), *facts, keep, schemes[0])
+
+
+def choose_networks(model: Model, members: Sequence[int]) -> "Predictor":
+    """Return the predictor of some of the networks, for one volume."""
+    import numpy as np
+
+    from biom3d.prediction.agreement import Agreement
+
+    whole = model.predictor
+    networks = [whole.networks[place] for place in members]
+    # as the scores, whose mean decides; the windows of Biom3d know nothing of it
+    shifts = [model.shifts[place] for place in members]
+    shift = [0.0] * len(shifts[0]) if model.scheme else np.mean(shifts, axis=0).tolist()
+    is_compared = (len(networks) > 1 or whole.mirror) and (model.scheme is None or model.scheme.softmax)
+    agreement = Agreement(shift, whole.mirror) if is_compared else None
+    return dataclasses.replace(whole, networks=networks, prior_shift=shift, agreement=agreement)
 
 
 def _choose_precision(
@@ -325,13 +379,14 @@ def _load_network(run: Path, plan: "Plan", outputs: int, device: "torch.device")
 
 def _predict_file(
     model: Model, path: Path, target: Path, options: PredictOptions, report: Reporter, memory_gb: float | None
-) -> float:
+) -> tuple[Prediction, float]:
     """Predict one image; labels lie on disk meanwhile, so that memory does not depend on the volume."""
     import time
 
     from biom3d.data.remarks import tell_remarks
     from biom3d.io import open_volume, write_labels
     from biom3d.prediction.biom3d import predict_like_biom3d
+    from biom3d.prediction.choice import choose_members
     from biom3d.prediction.postprocess import KEEP
     from biom3d.prediction.sliding import predict_labels
     from biom3d.training.device import explain_out_of_memory
@@ -343,21 +398,47 @@ def _predict_file(
             scratch_folder(target.parent) as scratch,
             explain_out_of_memory("more was needed than was there", "give a lower --memory_limit, or more memory"),
         ):
-            header, predictor = volume.header, model.predictor
+            header = volume.header
             tell_remarks([(path, header)], report)
+            choice = choose_members(volume, model.records, options.every_model)
+            predictor = choose_networks(model, choice.members)
             _warn_without_spacing(path, header, predictor.plan, options, report)
             labels = _label_file(scratch / "labels.npy", header.shape[1:], predictor.plan.num_classes)
+            shares = _share_file(scratch / "scores.npy", header, predictor.plan.num_classes) if options.scores else None
             finite = dataclasses.replace(volume, read=_finite_reader(volume))
             room = _room(model, header, scratch, memory_gb)
             if model.scheme is None:
-                predict_labels(predictor, finite, options.spacing_um or header.spacing_um, labels, report, room)
+                spacing = options.spacing_um or header.spacing_um
+                predict_labels(predictor, finite, spacing, labels, report, room, shares)
             else:
                 spacing = options.spacing_um or _stored_spacing(header)
                 predict_like_biom3d(predictor, model.scheme, finite, spacing, labels, report, room)
+            if shares is not None:
+                _write_scores(target, shares, header)
             write_labels(target, KEEP[model.keep](labels), header)
     except OSError as error:
         raise output_error(target, error) from error
-    return time.monotonic() - started
+    names = tuple(model.names[place] for place in choice.members)
+    agreement = predictor.agreement
+    folds, views = (agreement.folds(), agreement.views()) if agreement else (None, None)
+    return Prediction(choice.kind, names, folds, views), time.monotonic() - started
+
+
+def _share_file(path: Path, header: "Header", num_classes: int) -> "np.ndarray":
+    """Return an array (classes, z, y, x) on disk for the scores."""
+    import numpy as np
+
+    shape = (num_classes + 1, *header.shape[1:])
+    return np.lib.format.open_memmap(path, "w+", np.float16, shape)
+
+
+def _write_scores(labels: Path, shares: "np.ndarray", header: "Header") -> None:
+    from biom3d.data.predictions import SCORES
+    from biom3d.io import volume_name, write_volume
+
+    names = ("background", *(f"class {label}" for label in range(1, len(shares))))
+    new = dataclasses.replace(header, axes="CYX" if header.is_2d else "CZYX", channel_names=names, extra={})
+    write_volume(labels.parent / SCORES / f"{volume_name(labels)}.ome.zarr", shares, new)
 
 
 def _warn_without_spacing(
@@ -456,15 +537,20 @@ def _open_record(folder: Path, images: Sequence[Path], identity: str, is_ours: b
         for name in written - names:  # of an image that is no longer asked for
             remove(folder / Path(name).name)
         written = names
-    done = record["images"] if record.get("identity") == identity else {}
-    return {"identity": identity, "images": {name: done.get(name, "") for name in sorted(written | names)}}
+    is_same = record.get("identity") == identity
+    done, told = (record["images"], record.get("volumes")) if is_same else ({}, {})
+    return {
+        "identity": identity,
+        "images": {name: done.get(name, "") for name in sorted(written | names)},
+        "volumes": told if isinstance(told, dict) else {},
+    }
 
 
 def _identity(runs: Sequence[Path], options: PredictOptions) -> str:
     """Return a hash of the weights and options that decide the result."""
     from biom3d.training.checkpoint import best_path
 
-    digest = hashlib.sha256(repr(options).encode())
+    digest = hashlib.sha256(options.identity().encode())
     for run in runs:
         plan = _plan_of(run)
         digest.update(repr((plan.patch_size, plan.spacing_um, plan.normalisation)).encode())

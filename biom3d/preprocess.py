@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from biom3d.cli import run_step, step_parser, text_file
 from biom3d.compat.options import add_foreign_options, answer_foreign_options
-from biom3d.config import DataPaths, Plan, save_plan
+from biom3d.config import DataPaths, Plan, SpacingUm, save_plan
 from biom3d.errors import ConfigError, DataError
 from biom3d.events import Reporter
 from biom3d.files import atomic_path, is_taken, output_error
@@ -31,6 +31,7 @@ from biom3d.options import (
 if TYPE_CHECKING:
     import numpy as np
 
+    from biom3d.data.learned import LearnedVolume
     from biom3d.data.pairing import Case
 
 DESCRIPTION = """Normalise a data set and plan the training.
@@ -50,6 +51,14 @@ class Outputs:
     data: DataPaths
     plan: Path
     folder: Path | None  # the one folder that holds `data`, where it is one
+
+
+@dataclass(frozen=True)
+class Preprocessed:
+    """One volume that was written, under the file names of its blocks."""
+
+    volume: "LearnedVolume"
+    names: tuple[str, ...]
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -94,6 +103,7 @@ def preprocess(args: argparse.Namespace, report: Reporter) -> tuple[Plan, Output
     """Write arrays, folds and plan; return the plan and where all lies."""
     from biom3d.compat.write import write_biom3d_config
     from biom3d.data.folds import assign_folds, write_folds
+    from biom3d.data.learned import with_folds, write_training_set
     from biom3d.data.planner import plan_cases
     from biom3d.data.remarks import tell_passed_over
     from biom3d.io import volume_file
@@ -116,9 +126,12 @@ def preprocess(args: argparse.Namespace, report: Reporter) -> tuple[Plan, Output
             "other parts of the same volumes; its Dice will flatter"
         )
     with ExitStack() as stack:
-        folders, plan_file = _open_outputs(stack, outputs)
-        names, totals, digest = _preprocess_cases(cases, plan, args, pieces, folders, report)
-        write_folds(Path(folders.folds), assign_folds(names, plan.folds, plan.seed))
+        folders, plan_file, record_file = _open_outputs(stack, outputs)
+        done, totals, digest = _preprocess_cases(cases, plan, args, pieces, folders, report)
+        split = assign_folds([name for one in done for name in one.names], plan.folds, plan.seed)
+        write_folds(Path(folders.folds), split)
+        parts = {one.volume.name: [split[name] for name in one.names] for one in done}
+        write_training_set(record_file, with_folds([one.volume for one in done], parts))
         if plan.fingerprint is not None:
             facts = dataclasses.replace(plan.fingerprint, class_voxels=totals, digest=digest, left_out=left_out)
             plan = dataclasses.replace(plan, fingerprint=facts)
@@ -139,7 +152,7 @@ def _choose_cases(
     from biom3d.data.dataset import find_cases
 
     if not args.skip_bad:
-        return find_cases(args.img_path, masks, keys_from(args)), ()
+        return find_cases(args.img_path, masks, report.info, keys_from(args)), ()
     from biom3d.data.skipping import find_good_cases
     from biom3d.data.survey import Question
 
@@ -155,14 +168,14 @@ def _preprocess_cases(
     pieces: int,
     folders: DataPaths,
     report: Reporter,
-) -> tuple[list[str], tuple[int, ...], str]:
-    """Write all cases; return file names, voxels per class, and a hash of all arrays.
+) -> tuple[list[Preprocessed], tuple[int, ...], str]:
+    """Write all cases; return what was written, voxels per class, and a hash of all arrays.
 
     DataError names every case that cannot be used.
     """
     from biom3d.data.labels import describe_values
 
-    names, voxels, problems, digest = [], [], [], hashlib.sha256()
+    done, voxels, problems, digest = [], [], [], hashlib.sha256()
     for case in report.track(cases, "volumes", unit="volume"):
         try:
             written, counts, arrays = _preprocess_case(case, plan, args, pieces, folders, report)
@@ -171,7 +184,7 @@ def _preprocess_cases(
             continue
         if not counts[1:].any():
             report.warn(f"'{case.mask}': no object in it, all background")
-        names += written
+        done.append(written)
         digest.update(arrays)
         voxels.append(counts)
     _raise_all(problems, len(cases))
@@ -184,7 +197,7 @@ def _preprocess_cases(
     absent = [label for label in range(1, plan.num_classes + 1) if not totals[label]]
     if absent:
         report.warn(f"class {describe_values(absent)} occurs in no mask; is --num_classes {plan.num_classes} right?")
-    return names, totals, digest.hexdigest()
+    return done, totals, digest.hexdigest()
 
 
 def _preprocess_case(
@@ -194,9 +207,8 @@ def _preprocess_case(
     pieces: int,
     folders: DataPaths,
     report: Reporter,
-) -> tuple[list[str], "np.ndarray", bytes]:
-    """Check, normalise, resample and write one case; return file names, voxels per class, a hash of the arrays."""
-
+) -> tuple[Preprocessed, "np.ndarray", bytes]:
+    """Check, normalise, resample and write one case; return what it is, voxels per class, a hash of the arrays."""
     from biom3d.data.dataset import read_case
     from biom3d.data.labels import count_classes
     from biom3d.data.normalise import choose_scaling
@@ -206,8 +218,10 @@ def _preprocess_case(
     if loaded.warning:
         report.warn(loaded.warning)
     image, labels = loaded.image, loaded.labels
+    spacing = spacing_from(args) or loaded.header.spacing_um
+    volume = _describe(case.name, image, labels, plan.num_classes, spacing)
     scaled = choose_scaling(plan.normalisation, [image], plan.num_channels).apply(image)
-    shape = target_shape(labels.shape, spacing_from(args) or loaded.header.spacing_um, plan.spacing_um)
+    shape = target_shape(labels.shape, spacing, plan.spacing_um)
     scaled, labels = resample(scaled, shape), resample_labels(labels, shape)
     del loaded, image
     counts = count_classes(labels, plan.num_classes).sum(0)
@@ -218,7 +232,19 @@ def _preprocess_case(
             name = case.name if pieces == 1 else f"{case.name}_block{number}"
             _write_case(folders, name, scaled[(slice(None), *block)], labels[block], plan)
             names.append(f"{name}.npy")
-    return names, counts, digest.result()
+    return Preprocessed(volume, tuple(names)), counts, digest.result()
+
+
+def _describe(
+    name: str, image: "np.ndarray", labels: "np.ndarray", num_classes: int, spacing_um: SpacingUm | None
+) -> "LearnedVolume":
+    """Return what tells an image (c, z, y, x) again, and what it and its labels (z, y, x) look like."""
+    from biom3d.data.facts import measure
+    from biom3d.data.identity import identify_array
+    from biom3d.data.learned import LearnedVolume
+
+    facts = measure(labels, lambda z0, z1: image[:, z0:z1], num_classes, spacing_um)
+    return LearnedVolume(name, identify_array(image), tuple(image.shape), facts=facts)
 
 
 def _digest(name: str, *arrays: "np.ndarray") -> bytes:
@@ -314,11 +340,13 @@ def _refuse_loss(outputs: Outputs, inputs: Sequence[str]) -> None:
             )
 
 
-def _open_outputs(stack: ExitStack, outputs: Outputs) -> tuple[DataPaths, Path]:
-    """Return temporary places for data and plan that get their final names when all cases are written.
+def _open_outputs(stack: ExitStack, outputs: Outputs) -> tuple[DataPaths, Path, Path]:
+    """Return temporary places for data, plan and record that get their final names when all cases are written.
 
     The plan gets its name last, and folds.csv before it, since a next step believes what they list.
     """
+    from biom3d.data.learned import NAME
+
     data, folder = outputs.data, outputs.folder
     within = folder is not None and outputs.plan.resolve().is_relative_to(folder.resolve())
     plan = outputs.plan if within else stack.enter_context(atomic_path(outputs.plan))
@@ -326,24 +354,29 @@ def _open_outputs(stack: ExitStack, outputs: Outputs) -> tuple[DataPaths, Path]:
         new = stack.enter_context(atomic_path(folder))
         made, marked = DataPaths.below(new), [new]
         plan = new / plan.resolve().relative_to(folder.resolve()) if within else plan
+        record = new / NAME
     else:
         places = (data.folds, data.foreground, data.masks, data.images)
         folds, *marked = (stack.enter_context(atomic_path(path)) for path in places)
         foreground, masks, images = map(str, marked)
         made = DataPaths(images, masks, foreground, str(folds))
+        record = stack.enter_context(atomic_path(Path(data.folds).with_name(NAME)))
     for part in (made.images, made.masks, made.foreground):
         Path(part).mkdir(parents=True)
     for folder in marked:
         (folder / MARK).write_text("Made by biom3d preprocess, which replaces this folder when it runs again.\n")
-    return made, plan
+    return made, plan, record
 
 
 def _disown_old(outputs: Outputs) -> None:
     """Remove what makes a next step believe the old data, before the new ones get their names one by one."""
+    from biom3d.data.learned import NAME
+
     try:
         outputs.plan.unlink(missing_ok=True)
         if outputs.folder is None:
-            Path(outputs.data.folds).unlink(missing_ok=True)
+            for part in (Path(outputs.data.folds), Path(outputs.data.folds).with_name(NAME)):
+                part.unlink(missing_ok=True)
     except OSError as error:
         raise output_error(outputs.plan, error) from error
 

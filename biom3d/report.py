@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from biom3d.cli import add_subcommand, run_step, step_parser, text_file
 from biom3d.config import SpacingUm
+from biom3d.data.predictions import KINDS, UNKNOWN, read_prediction
 from biom3d.errors import ConfigError, DataError
 from biom3d.events import Reporter
 from biom3d.files import write_csv
@@ -29,8 +30,9 @@ DESCRIPTION = """Draw and collect results.
   biom3d report summary --metrics results/*/*/metrics.json --out summary.csv
   biom3d report page          # in the folder of a project: all of a run as one file, report.html"""
 
+ALL = "(all)"  # stands for the data sets of a model in the summary
 SUMMARY_COLUMNS = (
-    "model", "dataset", "class", "cases", "dice_mean", "dice_worst", "worst_case",
+    "model", "dataset", "kind", "class", "cases", "dice_mean", "dice_worst", "worst_case",
     "iou_mean", "iou_worst", "hd95_um_mean", "hd95_um_worst",
 )  # fmt: skip
 
@@ -189,11 +191,12 @@ def find_cases(args: argparse.Namespace, dice: dict[str, float]) -> list[Case]:
     """Return all predictions with their images and, where given, their truth."""
     from biom3d.data.pairing import match_volumes
 
-    images, _ = match_volumes(args.path_pred, args.path_in, ("prediction", "image"), args.img_key)
+    images = match_volumes(args.path_pred, args.path_in, ("prediction", "image"), args.img_key).pairs
     truth = {}
     if args.path_lab:
-        found, _ = match_volumes(args.path_pred, args.path_lab, ("prediction", "truth"), args.msk_key)
-        truth = {pair.name: pair.second for pair in found}
+        words = ("prediction", "truth")
+        found = match_volumes(args.path_pred, args.path_lab, words, args.msk_key, is_partial=True)
+        truth = {pair.name: pair.second for pair in found.pairs}
     return [Case(p.name, p.second, p.first, truth.get(p.name), dice.get(p.name)) for p in images]
 
 
@@ -229,7 +232,9 @@ def draw_case(
     if dice is None and true is not None:
         dice = _mean_dice_of(pred, true)
     views = make_views(case.image, pred, true)
-    title = case.name if dice is None else f"{case.name}   Dice {dice:.3f}"
+    kind = read_prediction(case.pred).kind
+    said = "" if kind == UNKNOWN else f" ({kind})"
+    title = case.name if dice is None else f"{case.name}   Dice {dice:.3f}{said}"
     save_figure(draw_overlay(views, spacing_um or header.spacing_um or predicted.header.spacing_um, title), out)
     return dice
 
@@ -246,7 +251,10 @@ def _mean_dice_of(pred: "np.ndarray", true: "np.ndarray") -> float | None:
 
 def run_summary(args: argparse.Namespace, report: Reporter) -> None:
     """Write and print one table over several data sets and models."""
-    rows = [row for path in args.metrics for row in summarise(path, read_metrics(path)["cases"])]
+    found = [(path, read_metrics(path)["cases"]) for path in args.metrics]
+    rows = [row for path, cases in found for row in summarise(path, cases)]
+    places = [(path.resolve().parent, case) for path, cases in found for case in cases]
+    rows += summarise_models([(place.parent.name, place.name, case) for place, case in places])
     write_csv(args.out, SUMMARY_COLUMNS, rows, digits=4)
     print(format_table(rows))
     report.event("done", rows=len(rows), out=str(args.out))
@@ -260,6 +268,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
         for row in metrics["cases"]:
             _check_type("case", row["case"], str)
             _check_type("class", row["class"], int)
+            _check_type("kind", row.get("kind", UNKNOWN), str)
             for name in ("dice", "iou", "hd95_um"):
                 _check_type(name, row.get(name) or 0, int | float)
         return metrics
@@ -284,20 +293,45 @@ def mean_dice(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def summarise(path: Path, rows: Sequence[Row]) -> list[Row]:
-    """Return a row per class of one metrics.json: means over cases, and the worst case."""
+    """Return a row per kind and class of one metrics.json: means over cases, and the worst case."""
     place = path.resolve().parent
+    return _summaries({"model": place.parent.name, "dataset": place.name}, rows)
+
+
+def summarise_models(cases: Sequence[tuple[str, str, Row]]) -> list[Row]:
+    """Return the same over all data sets of each model that has several; `cases` are (model, data set, row)."""
     summary = []
-    for label in sorted({row["class"] for row in rows}):
-        mine = [row for row in rows if row["class"] == label]
+    for model in sorted({model for model, _, _ in cases}):
+        mine = [(dataset, row) for name, dataset, row in cases if name == model]
+        named = [{**row, "case": f"{dataset}/{row['case']}"} for dataset, row in mine]
+        if len({dataset for dataset, _ in mine}) > 1:
+            summary += _summaries({"model": model, "dataset": ALL}, named)
+    return summary
+
+
+def _summaries(whose: Row, rows: Sequence[Row]) -> list[Row]:
+    """Return a row per kind and class; kinds of scores are never mixed."""
+    groups = sorted({(_kind_of(row), row["class"]) for row in rows}, key=lambda key: (_rank(key[0]), key[1]))
+    summary = []
+    for kind, label in groups:
+        mine = [row for row in rows if (_kind_of(row), row["class"]) == (kind, label)]
         dice, iou, hd95 = (_defined(mine, column) for column in ("dice", "iou", "hd95_um"))
         summary.append({
-            "model": place.parent.name, "dataset": place.name, "class": label, "cases": len(mine),
+            **whose, "kind": kind, "class": label, "cases": len(mine),
             "dice_mean": _mean(list(dice.values())), "dice_worst": min(dice.values(), default=None),
             "worst_case": min(dice, key=lambda case: dice[case], default=None),
             "iou_mean": _mean(list(iou.values())), "iou_worst": min(iou.values(), default=None),
             "hd95_um_mean": _mean(list(hd95.values())), "hd95_um_worst": max(hd95.values(), default=None),
         })  # fmt: skip
     return summary
+
+
+def _kind_of(row: Row) -> str:
+    return str(row.get("kind", UNKNOWN))
+
+
+def _rank(kind: str) -> int:
+    return KINDS.index(kind) if kind in KINDS else len(KINDS)
 
 
 def _defined(rows: Sequence[Row], column: str) -> dict[str, float]:

@@ -230,6 +230,7 @@ def train(
         _take_up(training, job, report)
         if group.is_first:
             _write_description(job)
+            _write_record(job)
         shared = f", {group.size} processes" if group.size > 1 else ""
         report.info(
             f"{job.plan.desc} fold {job.fold}: {len(cases[0])} volumes train, {len(cases[1])} validate; patch "
@@ -427,6 +428,21 @@ def _write_description(job: TrainJob) -> None:
     write_json(job.run / "log" / "made_by.json", made_by)
     with atomic_path(job.run / "log" / "folds.csv") as temporary:
         shutil.copyfile(job.data.folds, temporary)
+
+
+def _write_record(job: TrainJob) -> None:
+    """Put beside the weights what they learned from; where nobody knows, no record is better than half of one."""
+    from biom3d.data.folds import read_split
+    from biom3d.data.learned import NAME, describes, of_run, read_of_run, read_training_set, write_training_set
+
+    if job.any_length:  # goes on: what it learned from before stays true
+        return
+    folds = Path(job.data.folds)
+    known = read_training_set(folds.with_name(NAME))
+    if known is not None and describes(known, [name for part in read_split(folds, job.fold) for name in part]):
+        start = read_of_run(job.weights_from) if job.weights_from else None
+        record = of_run(known, job.fold, start, is_fine_tuned=job.weights_from is not None)
+        write_training_set(job.run / "log" / NAME, record)
 
 
 @contextlib.contextmanager

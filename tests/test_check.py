@@ -104,7 +104,15 @@ def test_all_problems_are_named_at_once(check, data):
     put(data / "images" / "alone.tif", image(3))
     put(data / "masks" / "b.tif", labels(1, shape=(8, 24, 24)))
     (data / "images" / "a.tif").write_bytes(b"II*\0")
-    assert_refused(check(), "3 problems", "a.tif", "alone.tif': image without mask", "b.tif': mask of 8 x 24 x 24")
+    put(data / "masks" / "odd.tif", labels(1))
+    assert_refused(check(), "3 problems", "a.tif", "odd.tif': mask without image", "b.tif': mask of 8 x 24 x 24")
+
+
+def test_masks_may_cover_a_part_of_the_images(check, data):
+    put(data / "images" / "new.tif", image(3))
+    code, printed, facts = check()
+    assert (code, [case["mask"] is None for case in facts["cases"]]) == (0, [False, False, True])
+    assert "2 of 3 images have a mask: these teach and are scored, the others are segmented only" in printed
 
 
 def test_mask_without_image_is_refused(check, data):
@@ -307,8 +315,8 @@ def test_bad_volumes_are_left_out_and_named_where_that_is_wanted(data, check):
     put(data / "masks" / "d.tif", labels(1))
     assert_refused(check(), "images/b.tif")
     code, printed, facts = check("--skip_bad")
-    assert (code, facts["num_cases"], len(facts["left_out"])) == (0, 1, 3)
-    assert printed.count("warning: left out: ") == 3
+    assert (code, facts["num_cases"], len(facts["left_out"])) == (0, 2, 2)
+    assert printed.count("warning: left out: ") == 2
 
 
 def test_left_out_is_no_word_of_a_good_data_set(check):

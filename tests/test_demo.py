@@ -119,22 +119,22 @@ def test_a_failed_fetch_leaves_nothing_behind(tmp_path, no_network):
 def write_metrics(results: Path, case: dict, mean: dict) -> None:
     folder = results / "nuclei" / "held_out"
     folder.mkdir(parents=True)
-    metrics = {"num_classes": 1, "cases": [case], "mean": {"1": mean}}
+    metrics = {"num_classes": 1, "cases": [{"kind": "held-out", **case}], "means": {"held-out": {"1": mean}}}
     (folder / "metrics.json").write_text(json.dumps(metrics))
 
 
 def test_the_table_shows_the_dice_of_every_case_and_the_mean(tmp_path):
     write_metrics(tmp_path, {"case": "cell_1", "class": 1, "dice": 0.91}, {"dice": 0.9})
     assert dice_table(tmp_path).splitlines() == [
-        "Dice of model 'nuclei' on held-out 'held_out':",
-        "  cell_1  class 1  0.910",
-        "  mean    class 1  0.900",
+        "Dice of model 'nuclei' on 'held_out':",
+        "  cell_1  class 1  0.910  held-out",
+        "  mean    class 1  0.900  held-out",
     ]
 
 
 def test_an_undefined_dice_is_shown_as_a_dash(tmp_path):
     write_metrics(tmp_path, {"case": "empty", "class": 1, "dice": None}, {"dice": None})
-    assert dice_table(tmp_path).splitlines()[1] == "  empty  class 1  -"
+    assert dice_table(tmp_path).splitlines()[1] == "  empty  class 1  -  held-out"
 
 
 def test_a_table_of_no_results_is_an_input_error(tmp_path):

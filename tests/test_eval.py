@@ -53,7 +53,7 @@ def error_of(argv: list[str], capsys: pytest.CaptureFixture) -> str:
 
 def test_a_row_holds_the_scores_of_one_class_in_one_case(results: dict) -> None:
     assert results["cases"][0] == {
-        "case": "a", "class": 1, "dice": pytest.approx(2 / 3), "iou": pytest.approx(1 / 2),
+        "case": "a", "kind": "unknown", "class": 1, "dice": pytest.approx(2 / 3), "iou": pytest.approx(1 / 2),
         "hd95_um": pytest.approx(0.4), "hd95_voxels": None, "voxels_pred": 144, "voxels_true": 144,
     }  # fmt: skip
 
@@ -100,9 +100,51 @@ def test_names_with_spaces_brackets_and_unicode_are_fine(tmp_path: Path, capsys:
     assert "größe (2) 'x'.v1" in capsys.readouterr().out
 
 
-def test_a_prediction_without_truth_is_named(folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_prediction_without_truth_is_named_and_not_scored(
+    folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     save(tmp_path / "pred", "lonely.tif", cube(4))
-    assert "'lonely'" in error_of(folders, capsys)
+    assert main(folders) == 0
+    told = capsys.readouterr()
+    assert "1 of 3 predictions have no truth and no score: 'lonely'" in told.err
+    assert "lonely" not in told.out
+
+
+def test_names_that_never_match_are_an_error(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    save(tmp_path / "pred", "a.tif", cube(4))
+    save(tmp_path / "pred", "b.tif", cube(4))
+    save(tmp_path / "true", "c.tif", cube(4))
+    assert "without truth of the same name" in error_of(["-p", f"{tmp_path}/pred", "-l", f"{tmp_path}/true"], capsys)
+
+
+def record(folder: Path, **kinds: str) -> None:
+    """Write what `pred` tells of its volumes."""
+    volumes = {f"{name}.tif": {"kind": kind} for name, kind in kinds.items()}
+    (folder / ".biom3d-predictions.json").write_text(json.dumps({"volumes": volumes}))
+
+
+def test_kinds_of_scores_are_told_and_never_mixed(
+    folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    record(tmp_path / "pred", a="cross-validated", b="training")
+    assert main([*folders, "--out_json", str(tmp_path / "m.json")]) == 0
+    metrics, told = json.loads((tmp_path / "m.json").read_text()), capsys.readouterr()
+    assert [(row["case"], row["kind"]) for row in metrics["cases"]] == [("a", "cross-validated"), ("b", "training")]
+    means = {kind: part["1"]["dice"] for kind, part in metrics["means"].items()}
+    assert means == {"cross-validated": pytest.approx(2 / 3), "training": 1}
+    assert "mean" not in metrics
+    assert [line.split()[0] + " " + line.split()[-1] for line in told.out.splitlines()[2:]] == [
+        "mean cross-validated",
+        "mean training",
+    ]
+    assert "of the training set: their scores" in told.err
+
+
+def test_a_mean_of_one_kind_is_the_mean(folders: list[str], tmp_path: Path) -> None:
+    record(tmp_path / "pred", a="held-out", b="held-out")
+    assert main([*folders, "--out_json", str(tmp_path / "m.json")]) == 0
+    metrics = json.loads((tmp_path / "m.json").read_text())
+    assert metrics["mean"] == metrics["means"]["held-out"]
 
 
 def test_a_truth_without_prediction_is_named(folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -193,7 +235,7 @@ def test_a_function_gives_its_columns_only(
 ) -> None:
     main([*folders, "-f", function, "--out_csv", str(tmp_path / "m.csv")])
     head = (tmp_path / "m.csv").read_text().splitlines()[0]
-    assert head == ",".join(["case", "class", *columns, "voxels_pred", "voxels_true"])
+    assert head == ",".join(["case", "kind", "class", *columns, "voxels_pred", "voxels_true"])
 
 
 @pytest.mark.parametrize("options", [["--num_classes", "0"], ["--spacing", "1", "0", "1"]])

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from biom3d import pred, preprocess, train
+from biom3d.data.learned import read_of_run
+from biom3d.data.predictions import Prediction, read_prediction
 from biom3d.export.__main__ import main as export
-from biom3d.io import Header, read_header, read_labels, write_volume
+from biom3d.io import Header, list_volumes, read_header, read_labels, read_volume, write_volume
 from biom3d.memory import resident_bytes
 from tests.test_preprocess import SPACING, header, make_set
 
@@ -64,6 +66,92 @@ def test_boxes_are_found(model, tmp_path, options):
 def test_folds_are_averaged(model, tmp_path):
     assert run(model, model / "images", tmp_path / "out", folds=("fold_0", "fold_1")) == 0
     assert len(list((tmp_path / "out").glob("*.tif"))) == 4
+
+
+def told(folder: Path, name: str = "a.tif") -> Prediction:
+    return read_prediction(folder / name)
+
+
+def test_a_training_volume_is_predicted_by_the_folds_that_did_not_learn_from_it(model, tmp_path):
+    assert run(model, model / "images", tmp_path / "out", folds=("fold_0", "fold_1")) == 0
+    held = {one.name: f"fold_{one.folds[0]}" for one in read_of_run(model / "fold_0").volumes}
+    for name, fold in held.items():
+        prediction = told(tmp_path / "out", f"{name}.tif")
+        assert (prediction.kind, prediction.models) == ("cross-validated", (fold,))
+    assert run(model, model / "images" / "a.tif", tmp_path / "one", folds=(held["a"],)) == 0
+    both, one = ((tmp_path / folder / "a.tif").read_bytes() for folder in ("out", "one"))
+    assert both == one
+
+
+def test_a_copy_under_another_name_and_format_is_known_too(model, tmp_path):
+    volume = read_volume(model / "images" / "a.tif")
+    (tmp_path / "images").mkdir()
+    write_volume(tmp_path / "images" / "new.npy", volume.array.astype(np.float32), volume.header)
+    assert run(model, tmp_path / "images", tmp_path / "out", folds=("fold_0", "fold_1")) == 0
+    assert told(tmp_path / "out", "new.npy").kind == "cross-validated"
+
+
+def test_new_volumes_are_held_out_and_predicted_by_all_models(model, tmp_path):
+    array = read_volume(model / "images" / "a.tif").array + 1
+    (tmp_path / "images").mkdir()
+    write_volume(tmp_path / "images" / "a.tif", array, header((16, 24, 24)))
+    assert run(model, tmp_path / "images", tmp_path / "out", folds=("fold_0", "fold_1")) == 0
+    prediction = told(tmp_path / "out")
+    assert (prediction.kind, prediction.models) == ("held-out", ("fold_0", "fold_1"))
+    assert 0.5 < prediction.fold_agreement <= 1
+    assert prediction.view_agreement is None
+
+
+def test_the_model_that_learned_from_a_volume_gives_a_training_score(model, tmp_path, capfd):
+    learned = next(one.name for one in read_of_run(model / "fold_0").volumes if one.folds == (1,))
+    assert run(model, model / "images" / f"{learned}.tif", tmp_path / "out") == 0
+    assert told(tmp_path / "out", f"{learned}.tif").kind == "training"
+    assert "learned from it: a score of it flatters" in capfd.readouterr().err
+
+
+def test_all_models_may_be_asked_and_the_kind_says_so(model, tmp_path):
+    options = ("--models", "all")
+    assert run(model, model / "images" / "a.tif", tmp_path / "out", *options, folds=("fold_0", "fold_1")) == 0
+    assert told(tmp_path / "out").kind == "training"
+
+
+def test_a_model_without_record_makes_scores_of_unknown_kind(model, tmp_path):
+    shutil.copytree(model / "fold_0", tmp_path / "old")
+    (tmp_path / "old" / "log" / "training_set.json").unlink()
+    assert run(tmp_path, model / "images", tmp_path / "out", folds=("old",)) == 0
+    assert told(tmp_path / "out").kind == "unknown"
+
+
+def test_a_fine_tuned_model_knows_what_the_first_one_saw(model, tmp_path):
+    data = make_set(tmp_path / "second", ("x", "y"))
+    for path in (data / "images").iterdir():
+        volume = read_volume(path)
+        write_volume(path, volume.array + 3, volume.header)
+    paths = ["--img_path", str(data / "images"), "--msk_path", str(data / "masks"), "--out_dir", str(data / "pre")]
+    plan = ["--plan_out", str(data / "plan.yaml"), "--base_config", str(model / "fold_0" / "plan.yaml")]
+    assert preprocess.main([*paths, *plan, "--folds", "2", "--desc", "m", "--num_epochs", "1"]) == 0
+    words = ["--config", str(data / "plan.yaml"), "--data_dir", str(data / "pre"), "--log", str(model / "fold_0")]
+    assert train.main([*words, "--run_dir", str(data / "fold_0")]) == 0
+    assert run(data, model / "images" / "a.tif", tmp_path / "out") == 0
+    assert told(tmp_path / "out").kind == "training"
+
+
+def test_scores_are_kept_where_asked_for(model, tmp_path):
+    assert run(model, model / "images" / "a.tif", tmp_path / "out", "--scores") == 0
+    scores = read_volume(tmp_path / "out" / "scores" / "a.ome.zarr")
+    labels = read_labels(tmp_path / "out" / "a.tif")
+    assert (scores.array.shape, scores.array.dtype) == ((2, 16, 24, 24), np.float16)
+    assert scores.header.channel_names == ("background", "class 1")
+    assert np.allclose(scores.array.sum(0, dtype=np.float32), 1, atol=0.01)
+    sure = np.abs(scores.array[1] - 0.5) > 0.01
+    assert np.array_equal((scores.array[1] > 0.5)[sure], (labels.array[0] == 1)[sure])
+    assert [path.name for path in list_volumes(tmp_path / "out")] == ["a.tif"]
+
+
+def test_options_of_before_keep_the_identity_of_predictions():
+    old = "PredictOptions(mirror=False, keep='none', spacing_um=None, windows=None, plain=False, precision='auto')"
+    assert pred.PredictOptions().identity() == old
+    assert pred.PredictOptions(every_model=True).identity() != old
 
 
 @pytest.mark.parametrize("suffix", [".tif", ".ome.tif", ".nii.gz", ".npy", ".h5", ".ome.zarr"])

@@ -7,6 +7,8 @@ import pytest
 
 from biom3d import check, preprocess, preprocess_train
 from biom3d.config import load_plan
+from biom3d.data.identity import identify_file
+from biom3d.data.learned import read_training_set
 from biom3d.io import Header, write_labels, write_volume
 from biom3d.synth import main as synth
 
@@ -49,6 +51,36 @@ def test_every_case_becomes_image_mask_and_foreground(tmp_path):
     assert (mask.shape, mask.dtype) == ((1, 16, 24, 24), np.uint8)
     voxels = np.load(tmp_path / "pre/foreground/a.npz")["1"]
     assert (mask[0][tuple(voxels.T)] == 1).all()
+
+
+def test_an_image_without_mask_teaches_nothing(tmp_path, capfd):
+    make_set(tmp_path)
+    (tmp_path / "masks" / "c.tif").unlink()
+    assert run(tmp_path) == 0
+    assert names_in(tmp_path) == ["a.npy", "b.npy", "d.npy"]
+    assert "3 of 4 images have a mask: these teach" in capfd.readouterr().err
+
+
+def test_the_record_of_the_training_set_tells_each_volume_by_its_voxels(tmp_path):
+    assert run(make_set(tmp_path)) == 0
+    record = read_training_set(tmp_path / "pre" / "training_set.json")
+    with open(tmp_path / "pre" / "folds.csv", newline="") as file:
+        folds = {row["filename"].removesuffix(".npy"): (int(row["fold"]),) for row in csv.DictReader(file)}
+    assert {volume.name: volume.folds for volume in record.volumes} == folds
+    assert [v.digest for v in record.volumes] == [identify_file(tmp_path / "images" / f"{n}.tif") for n in "abcd"]
+
+
+def test_the_record_says_what_the_objects_look_like(tmp_path):
+    assert run(make_set(tmp_path)) == 0
+    facts = read_training_set(tmp_path / "pre" / "training_set.json").volumes[0].facts
+    box = 8 * 10 * 10
+    assert facts.classes[1].share == pytest.approx(box / (16 * 24 * 24))
+    assert (facts.classes[1].objects, facts.classes[1].size) == (1, pytest.approx(box * 0.5 * 0.25 * 0.25))
+
+
+def test_a_volume_that_is_cut_is_in_the_folds_of_all_its_blocks(tmp_path):
+    assert run(make_set(tmp_path, ("a",))) == 0
+    assert read_training_set(tmp_path / "pre" / "training_set.json").volumes[0].folds == (0, 1)
 
 
 def test_images_are_normalised(tmp_path):
@@ -217,10 +249,10 @@ def test_a_mask_that_is_stored_the_other_way_round_is_refused(tmp_path, step, ca
 
 
 def spoil(folder: Path) -> None:
-    """Damage an image, give a mask another size, and take a mask away."""
+    """Damage an image, give a mask another size, and take the image of a mask away."""
     path = folder / "images" / "a.tif"
     path.write_bytes(path.read_bytes()[:1000])
-    (folder / "masks" / "c.tif").unlink()
+    (folder / "images" / "c.tif").unlink()
     write_labels(folder / "masks" / "b.tif", np.ones((8, 8, 8), np.uint8), header((8, 8, 8)))
 
 

@@ -288,10 +288,30 @@ def metrics(tmp_path: Path) -> Path:
 def test_a_summary_row_has_means_and_the_worst_case(metrics: Path) -> None:
     row = summarise(metrics, json.loads(metrics.read_text())["cases"])[0]
     assert row == {
-        "model": "my model", "dataset": "set [1]", "class": 1, "cases": 2, "dice_mean": pytest.approx(0.7),
-        "dice_worst": 0.5, "worst_case": "b", "iou_mean": pytest.approx(0.55), "iou_worst": 0.3,
+        "model": "my model", "dataset": "set [1]", "kind": "unknown", "class": 1, "cases": 2,
+        "dice_mean": pytest.approx(0.7), "dice_worst": 0.5, "worst_case": "b", "iou_mean": pytest.approx(0.55),
+        "iou_worst": 0.3,
         "hd95_um_mean": 1.0, "hd95_um_worst": 1.0,
     }  # fmt: skip
+
+
+def test_a_summary_never_mixes_kinds(tmp_path: Path) -> None:
+    kinds = {"x": ("held-out", "training"), "y": ("held-out", "held-out")}
+    for dataset, pair in kinds.items():
+        rows = [{"case": str(n), "kind": k, "class": 1, "dice": n / 2} for n, k in enumerate(pair)]
+        path = tmp_path / "m" / dataset / "metrics.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({"num_classes": 1, "cases": rows}))
+    files = [str(tmp_path / "m" / name / "metrics.json") for name in kinds]
+    assert main(["summary", "--metrics", *files, "--out", str(tmp_path / "s.csv")]) == 0
+    rows = list(csv.DictReader((tmp_path / "s.csv").open()))
+    assert [(row["dataset"], row["kind"], row["cases"], row["dice_mean"], row["worst_case"]) for row in rows] == [
+        ("x", "held-out", "1", "0.0", "0"),
+        ("x", "training", "1", "0.5", "1"),
+        ("y", "held-out", "2", "0.25", "0"),
+        ("(all)", "held-out", "3", "0.1667", "x/0"),
+        ("(all)", "training", "1", "0.5", "x/1"),
+    ]
 
 
 def test_the_summary_is_written_as_csv_and_printed(metrics: Path, capsys: pytest.CaptureFixture) -> None:

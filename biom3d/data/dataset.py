@@ -1,6 +1,6 @@
 """The cases of a data set as training wants them: paired, checked, with labels 0..N, and planned for."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,10 +28,14 @@ class LoadedCase:
     warning: str | None = None
 
 
-def find_cases(images: Sequence[str], masks: Sequence[str] | None, keys: Keys = ANY) -> list[Case]:
-    """Return the cases of the folders; DataError names every image or mask that is alone."""
+def find_cases(
+    images: Sequence[str], masks: Sequence[str] | None, say: Callable[[str], None], keys: Keys = ANY
+) -> list[Case]:
+    """Return the cases of the folders, with `masks` those that have one; DataError names every mask that is alone."""
     pairing = pair_volumes(images, masks, keys)
     refuse(pairing.problems)
+    if pairing.unmasked:
+        say(pairing.coverage())
     return list(pairing.cases)
 
 

@@ -27,6 +27,8 @@ def find_good_cases(
         refuse(lost)
         raise DataError(f"no volume in {', '.join(map(str, images))}")
     tell_left_out(lost, report)
+    if pairing.unmasked:
+        report.info(pairing.coverage())
     return good, tuple(lost)
 
 

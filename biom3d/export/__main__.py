@@ -51,17 +51,17 @@ def export_labels(args: argparse.Namespace, report: Reporter) -> None:
     if not args.label_name or not args.label_name.replace("_", "").replace("-", "").isalnum():
         raise ConfigError(f"--label_name '{args.label_name}': wanted letters, digits, - and _ only")
     spacing = spacing_from(args)
-    pairs, unused = match_volumes(args.path_pred, args.path_in, ("prediction", "image"), args.img_key)
-    if unused:
-        report.warn(f"{len(unused)} image(s) without a prediction are left out: {quoted(unused)}")
-    for pair in report.track(pairs, "cases", unit="case"):
+    found = match_volumes(args.path_pred, args.path_in, ("prediction", "image"), args.img_key)
+    if found.unused:
+        report.warn(f"{len(found.unused)} image(s) without a prediction are left out: {quoted(found.unused)}")
+    for pair in report.track(found.pairs, "cases", unit="case"):
         for form in dict.fromkeys(args.formats):
             out = args.out_dir / f"{pair.name}{SUFFIXES[form]}"
             _refuse_input(out, (pair.first, pair.second))
             _write_labels(form, out, pair.second, pair.first, args.label_name, spacing)
             report.event("exported", case=pair.name, format=form, path=str(out))
-    report.info(f"{len(pairs)} case(s) exported to '{args.out_dir}'")
-    report.event("done", cases=len(pairs))
+    report.info(f"{len(found.pairs)} case(s) exported to '{args.out_dir}'")
+    report.event("done", cases=len(found.pairs))
 
 
 def _refuse_input(out: Path, inputs: Sequence[Path]) -> None:

@@ -1,6 +1,7 @@
 """A trained model as one zip: pack run folders, and unpack them again without trusting the file.
 
-    fold_<k>/plan.yaml, log/config.yaml, log/log.csv, log/folds.csv, model/<desc>_best.pth
+    fold_<k>/plan.yaml, log/config.yaml, log/log.csv, log/folds.csv, log/training_set.json,
+               model/<desc>_best.pth
     manifest.json      format, version of biom3d, desc, number of folds, size and SHA-256 of every file
 
 The state that training resumes from stays at home: it is twice the size of the weights and predicts nothing.
@@ -26,7 +27,7 @@ from biom3d.files import atomic_path
 FORMAT = "biom3d-model"
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-SMALL_FILES = ("plan.yaml", "log/config.yaml", "log/log.csv", "log/folds.csv")
+SMALL_FILES = ("plan.yaml", "log/config.yaml", "log/log.csv", "log/folds.csv", "log/training_set.json")
 BEST = "_best.pth"
 MAX_BYTES = 32 << 30  # a fold of the largest network has 0.25 GB; nothing of ours comes near
 MAX_MANIFEST_BYTES = 1 << 20

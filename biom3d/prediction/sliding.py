@@ -26,6 +26,7 @@ from biom3d.errors import DataError
 from biom3d.events import Reporter
 from biom3d.io import LazyVolume
 from biom3d.io.mapped import forget_pages
+from biom3d.prediction.agreement import Agreement
 from biom3d.prediction.room import COPY_BYTES, PLANES_READ, UNLIMITED, Room, fitting_tiles, tile_cost, window_bytes
 from biom3d.prediction.source import BlockReader, ScaledSource, blocks_of, open_planes
 from biom3d.prediction.windows import Axis, Limits, Tile, count_windows, plan_axis, whole_plane
@@ -50,6 +51,7 @@ class Predictor:
     mirror: bool = False
     precision: Callable[[torch.device], AbstractContextManager[None]] = autocast
     prior_shift: Sequence[float] = (0.0,)  # the same for all classes, which decides nothing
+    agreement: Agreement | None = None  # counts how far they agree about one volume
 
     def window_bytes(self) -> float:
         """Return what a window takes in the main memory, about."""
@@ -67,9 +69,11 @@ def predict_labels(
     labels: np.ndarray,
     report: Reporter,
     room: Room = UNLIMITED,
+    shares: np.ndarray | None = None,
 ) -> None:
     """Segment `volume` into `labels` (z, y, x), an integer array or memory map of the volume's shape.
 
+    `shares` (classes, z, y, x), where given, gets what the network makes of each class, 0 to 1 (softmax).
     Raises DataError where `room` is too small.
     """
     check_fits(predictor.plan, volume)
@@ -83,8 +87,18 @@ def predict_labels(
         source = ScaledSource(planes, _scaling(predictor.plan, planes.volume), target)
         for (y, x), scores in score_tiles(predictor, source.read, axes, tiles, report):
             for z, plane in _resample_back(scores, target, shape, (y, x)):
-                labels[z, slice(*y.out), slice(*x.out)] = (plane - shift).argmax(0)
+                place, shifted = (slice(*y.out), slice(*x.out)), plane - shift
+                labels[(z, *place)] = shifted.argmax(0)
                 forget_pages(labels)
+                if shares is not None:
+                    shares[(slice(None), z, *place)] = softmax(shifted)
+                    forget_pages(shares)
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    """Return scores (classes, ...) as shares that add up to 1."""
+    powers = np.exp(scores - scores.max(0))
+    return np.asarray(powers / powers.sum(0))
 
 
 def plan_tiles(predictor: Predictor, axes: Sequence[Axis], shape: Sequence[int], room: Room) -> list[Tile]:
@@ -148,6 +162,8 @@ def score_slabs(
     starts, patch = first_axis.starts, [len(axis.weights) for axis in axes]
     place = _place(predictor, axes)
     kernel = _kernel(axes).to(place)
+    if predictor.agreement:
+        predictor.agreement.weigh(kernel.to(predictor.device))
     # of a tile: what is needed of the padded plane, and where that lies in the slabs
     needed = [slice(*(n + axis.before for n in span.need)) for axis, span in zip(in_plane, tile, strict=True)]
     crop = tuple(slice(n.start - s.held[0], n.stop - s.held[0]) for n, s in zip(needed, tile, strict=True))
@@ -272,13 +288,20 @@ def _run(predictor: Predictor, window: Tensor) -> Tensor:
         if predictor.mirror or count == 0
     ]
     total: Tensor | None = None
+    agreement = predictor.agreement
     remedy = "train with a smaller patch, or use a device with more memory"
     with explain_out_of_memory("a window does not fit the memory", remedy), predictor.precision(predictor.device):
         for network in predictor.networks:
             for flip in flips:
                 scores = network(window.flip(flip)).flip(flip).float()
+                if agreement:
+                    agreement.add_view(scores)
                 total = scores if total is None else total.add_(scores)
+            if agreement:
+                agreement.end_network()
     assert total is not None
+    if agreement:
+        agreement.end_window()
     return total.div_(len(predictor.networks) * len(flips))
 
 

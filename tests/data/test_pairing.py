@@ -22,15 +22,27 @@ def test_image_and_mask_pair_by_name_whatever_the_suffix(tmp_path):
     )
 
 
-def test_all_that_is_alone_is_named_at_once(tmp_path):
-    images, masks = touch(tmp_path / "i", "a.tif", "b.tif", "c.tif"), touch(tmp_path / "m", "a.tif", "d.tif")
-    problems = "\n".join(pair_volumes([images], [masks]).problems)
-    assert [name in problems for name in ("a.tif'", "i/b.tif'", "i/c.tif'", "m/d.tif'")] == [False, True, True, True]
+def test_masks_without_an_image_are_named_at_once(tmp_path):
+    images, masks = touch(tmp_path / "i", "a.tif", "b.tif"), touch(tmp_path / "m", "a.tif", "d.tif", "e.tif")
+    problems = pair_volumes([images], [masks]).problems
+    assert [problem.split(":")[0] for problem in problems] == [f"'{masks / name}'" for name in ("d.tif", "e.tif")]
 
 
-def test_the_rest_is_paired_beside_the_problems(tmp_path):
-    images, masks = touch(tmp_path / "i", "a.tif", "b.tif"), touch(tmp_path / "m", "a.tif")
-    assert [case.name for case in pair_volumes([images], [masks]).cases] == ["a"]
+def test_images_without_a_mask_are_told_apart_from_those_that_teach(tmp_path):
+    images, masks = touch(tmp_path / "i", "a.tif", "b.tif", "c.tif"), touch(tmp_path / "m", "a.tif")
+    pairing = pair_volumes([images], [masks])
+    assert [[case.name for case in part] for part in (pairing.cases, pairing.unmasked)] == [["a"], ["b", "c"]]
+    assert pairing.problems == ()
+    expected = "1 of 3 images have a mask: these teach and are scored, the others are segmented only"
+    assert pairing.coverage() == expected
+
+
+def test_an_image_without_mask_renames_none_that_teaches(tmp_path):
+    images = [touch(tmp_path / name / "images", f"{name}.tif", "new.tif") for name in ("x", "y")]
+    masks = [touch(tmp_path / name / "masks", f"{name}.tif") for name in ("x", "y")]
+    pairing = pair_volumes(images, masks)
+    assert [case.name for case in pairing.cases] == ["x", "y"]
+    assert [case.name for case in pairing.unmasked] == ["x_new", "y_new"]
 
 
 def test_names_that_never_match_give_a_hint(tmp_path):

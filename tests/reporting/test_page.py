@@ -91,7 +91,7 @@ def test_a_folder_that_is_none_is_refused(tmp_path: Path, capsys: pytest.Capture
 def test_scores_are_those_of_the_metrics(project: Path) -> None:
     row = next(csv.DictReader((project / "results/cells/set/metrics.csv").open()))
     assert row["dice"] == "1.0"
-    assert re.search(r"set cells 2 1\.000 1\.000 \S+ 1\.000 0\.00 µm", read(project).text)
+    assert re.search(r"set cells unknown 2 1\.000 1\.000 \S+ 1\.000 0\.00 µm", read(project).text)
 
 
 def test_every_case_has_one_picture(project: Path) -> None:

@@ -10,7 +10,7 @@ HARD = Dataset("d", "-my data/it's [1]", "$m/ü", spacing_um=(2, 0.5, 0.5))
 PLAIN = Dataset("d", "im", "msk")
 ALL_SET = {
     "memory_target_gb": 8.0, "patch_size": [8, 16, 16], "batch_size": 2, "width": 8, "ct_norm": True, "is_2d": True,
-    "tta": True, "instances": True, "optimizer": "adamw", "learning_rate": 0.01,
+    "tta": True, "scores": True, "instances": True, "optimizer": "adamw", "learning_rate": 0.01,
     "plan": "p lan.yaml", "fine_tune": "logs/o/fold_0",
 }  # fmt: skip
 
@@ -69,6 +69,12 @@ def test_the_array_of_a_file_follows_its_path():
     ]
     assert commands.predict(model(), row).startswith("--path_in a.h5:volumes/raw ")
     assert commands.evaluate(model(), row).startswith("--path_lab b.zarr:labels/x ")
+
+
+def test_a_row_that_trains_is_predicted_by_the_folds_that_did_not_see_it():
+    both = Dataset("d", "im", "msk", train=("m",), predict=("m",))
+    assert [("--models unseen" in commands.predict(model(), row)) for row in (both, PLAIN)] == [True, False]
+    assert "--models" not in commands.predict(model(), both, is_ours=False)
 
 
 def test_without_masks_there_is_no_truth_to_show():

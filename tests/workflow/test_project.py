@@ -53,11 +53,37 @@ def test_images_in_formats_that_are_not_read_are_told(request_of, folder):
     assert any("4: warning: images: no image that can be read: 'y.nd2': .nd2 is not read" in text for text in problems)
 
 
-def test_scores_on_what_was_learned_from_are_warned_of(request_of):
-    problems = request_of(rows=[f"{A}\tm\tm"]).problems
-    assert [(str(p), p.is_warning) for p in problems] == [
-        (f"{TABLE}:2: warning: predict: m learned from 'A'; its scores say nothing about new images", True)
-    ]
+def test_a_row_that_trains_and_is_predicted_is_fine_with_folds(problems_of):
+    assert problems_of(rows=[f"{A}\tm\tm"]) == []
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ("models: {m: {folds: 1}}", "folds: 1; only the fifth of its images that is kept for validation"),
+        ("engine: upstream-0.1.2\nmodels: {m: }", "engine upstream-0.1.2 predicts with all folds"),
+    ],
+)
+def test_scores_that_flatter_are_warned_of(request_of, config, words):
+    (problem,) = request_of(config, [f"{A}\tm\tm"]).problems
+    assert problem.is_warning
+    assert str(problem).startswith(f"{TABLE}:2: warning: predict: 'm' also learns from 'A'")
+    assert words in str(problem)
+
+
+def test_images_without_a_mask_are_no_input_of_the_training(request_of, folder):
+    (folder / "data/a/masks/2.tif").unlink()
+    expected = [f"data/a/{name}.tif" for name in ("images/1", "images/3", "masks/1", "masks/3")]
+    assert request_of().training_inputs("m") == expected
+    assert request_of().partial == ["A"]
+
+
+def test_the_check_of_images_that_teach_nothing_is_not_waited_for_by_a_model_that_is_there(request_of, folder):
+    (folder / "data/a/masks/2.tif").unlink()
+    assert request_of().needed_checks("m") == ["A"]
+    (folder / "logs/m").mkdir(parents=True)
+    (folder / "logs/m/plan.yaml").touch()
+    assert request_of().needed_checks("m") == []
 
 
 def test_a_data_set_with_nothing_to_do_is_only_warned_of(request_of):

@@ -201,6 +201,16 @@ def test_other_words_and_inputs_of_a_rule_rerun_nothing(project, stand_in, tmp_p
     assert "Nothing to be done" in result.stderr, result.stderr
 
 
+def test_an_image_without_mask_trains_nothing_again(rerun):
+    Path("data/a/images/4.tif").touch()
+    assert names(rerun()) == ["check"]
+
+
+def test_another_mask_of_a_training_trains_again(rerun):
+    Path("data/a/masks/2.tif").write_text("another content")
+    assert {"preprocess", "train", "pred"} <= set(names(rerun()))
+
+
 def test_a_changed_image_reruns_what_depends_on_it(rerun):
     Path("data/c/images/2.tif").write_text("another content")
     assert names(rerun()) == ["check", "export", "pred", "report"]

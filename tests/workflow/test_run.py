@@ -114,3 +114,28 @@ def test_once_the_bad_row_is_off_the_rest_is_done_and_reported(done):
     assert "Nothing to be done" in run_snakemake("--cores", "2").stderr
     assert run_snakemake("--report", "report.html").returncode == 0
     assert Path("report.html").stat().st_size > 10**6
+
+
+def test_half_annotated_stacks_of_one_folder_get_masks_and_an_honest_score(tmp_path, monkeypatch):
+    """The biologist's way: one folder, masks for half of it, one row."""
+    monkeypatch.chdir(tmp_path)
+    make_cells({"mine": 6})
+    for name in ("cells_003", "cells_004", "cells_005"):
+        Path(f"data/mine/masks/{name}.tif").unlink()
+    write_request(SMALL_CONFIG, ["mine\tdata/mine/images\tdata/mine/masks\ttiny\ttiny"])
+    done = run_snakemake("--workflow-profile", str(ROOT / "profiles/local"))
+    assert done.returncode == 0, done.stderr
+    assert len(list(Path("data/pred/tiny/mine").glob("*.tif"))) == 6
+    metrics = json.loads(Path("results/tiny/mine/metrics.json").read_text())
+    assert [(case["case"], case["kind"]) for case in metrics["cases"]] == [
+        (f"cells_00{number}", "cross-validated") for number in range(3)
+    ]
+    record = json.loads(Path("data/pred/tiny/mine/.biom3d-predictions.json").read_text())["volumes"]
+    models = [sorted(record[f"cells_00{number}.tif"]["models"]) for number in range(6)]
+    assert models[3:] == [["fold_0", "fold_1"]] * 3
+    assert [len(names) for names in models[:3]] == [1, 1, 1]
+    with open("results/summary.csv", newline="") as file:
+        row = next(csv.DictReader(file))
+    assert (row["kind"], row["cases"]) == ("cross-validated", "3")
+    told = Path("logs/steps/check/mine.log").read_text()
+    assert "3 of 6 images have a mask: these teach and are scored, the others are segmented only" in told

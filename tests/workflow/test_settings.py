@@ -71,7 +71,8 @@ def test_the_defaults_are_those_of_the_engine():
     ours = {key: value["default"] for key, value in schema["$defs"]["options"]["properties"].items()}
     engine = dataclasses.asdict(PlanRequest())
     assert {key: ours[key] for key in engine} == engine
-    steps = {"instances": False, "skip_bad": False, "tta": PredictOptions().mirror, "keep": PredictOptions().keep}
+    steps = {"instances": False, "skip_bad": False}
+    steps |= {"tta": PredictOptions().mirror, "keep": PredictOptions().keep, "scores": PredictOptions().scores}
     assert {key: ours[key] for key in steps} == steps
     assert set(ours) == set(engine) | set(steps) | {"plan", "fine_tune", "formats", "location"}
 

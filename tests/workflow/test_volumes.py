@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from biom3d_workflow import volumes
 
+from biom3d.data.pairing import pair_volumes
 from biom3d.io import SUFFIXES, list_volumes
 
 
@@ -24,6 +25,25 @@ def test_the_listing_is_that_of_the_engine():
     Path("d/z.ome.zarr").mkdir()
     Path("d/folder.tif").mkdir()
     assert list(volumes.list_volumes("d")) == [str(path) for path in list_volumes("d")]
+
+
+def test_images_teach_where_they_have_a_mask_as_the_engine_pairs_them():
+    Path("m").mkdir()
+    for name in ("d/a.tif", "d/b.v1.nii.gz", "d/c.tif", "m/a.npy", "m/b.v1.ome.tif"):
+        Path(name).touch()
+    pairs = [str(case.image) for case in pair_volumes(["d"], ["m"]).cases]
+    assert list(volumes.list_teaching("d", "m")) == pairs == ["d/a.tif", "d/b.v1.nii.gz"]
+    assert volumes.list_teaching("d/c.tif", "m/a.npy") == ("d/c.tif",)
+
+
+def test_a_zarr_without_mask_does_not_change_the_stamp_of_a_training():
+    for name in ("a", "b"):
+        Path(f"d/{name}.zarr/0").mkdir(parents=True)
+    teaching = ["d/a.zarr"]
+    before = volumes.stamp("d", only=teaching)
+    os.utime("d/b.zarr/0", ns=(1, 1))
+    volumes.forget()
+    assert volumes.stamp("d", only=teaching) == before != volumes.stamp("d")
 
 
 def test_a_single_file_is_its_own_list():

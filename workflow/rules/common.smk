@@ -217,30 +217,25 @@ def masks_of(wildcards):
 
 
 def training_files_of(wildcards):
-    return [
-        file
-        for row in training_sets_of(wildcards)
-        for files in PROJECT.inputs(row)
-        for file in files
-    ]
+    return PROJECT.training_inputs(wildcards.model)
 
 
 def training_checks_of(wildcards):
     is_planned = Path(f"logs/{wildcards.model}/plan.yaml").exists()
-    return checks_of(training_sets_of(wildcards), is_planned)
+    return checks_of(PROJECT.needed_checks(wildcards.model), is_planned)
 
 
 def check_of(wildcards):
     is_predicted = Path(f"data/pred/{wildcards.model}/{wildcards.dataset}").exists()
-    return checks_of([dataset_of(wildcards)], is_predicted)
+    return checks_of([wildcards.dataset], is_predicted)
 
 
-def checks_of(rows, is_made):
+def checks_of(names, is_made):
     """The checks of data sets that must pass before something is made of them.
 
     Checks that are gone although it is made (somebody removed results/) are no reason to make it again.
     """
-    files = [f"results/check/{row.name}.json" for row in rows]
+    files = [f"results/check/{name}.json" for name in names]
     return [file for file in files if not is_made or Path(file).exists()]
 
 
@@ -324,5 +319,6 @@ def all_files(wildcards):
         *for_trained_models("results/{model}/{model}.zip"),
         *for_pairs("results/{model}/{dataset}/labels"),
         *(f"results/check/{name}.unreadable" for name in PROJECT.unreadable),
+        *(f"results/check/{name}.json" for name in PROJECT.partial),
         *find_unfinished(PROJECT),
     ]

@@ -20,7 +20,9 @@ rule predict:
     params:
         identity=identity("predict"),
         runs=told(lambda w: commands.runs(model_of(w))),
-        options=told(lambda w: commands.predict(model_of(w), dataset_of(w))),
+        options=told(
+            lambda w: commands.predict(model_of(w), dataset_of(w), LEARNER.is_ours)
+        ),
         module=told(lambda w: LEARNER.module),
     message:
         "predict {wildcards.dataset} with {wildcards.model}"

@@ -26,6 +26,7 @@ from biom3d_upstream.theirs import run_theirs
 
 FUNCTIONS = ("dice", "iou")
 COLUMNS = (*FUNCTIONS, "hd95_um", "hd95_voxels")  # of our tables; it has no HD95
+KIND = "unknown"  # what a score is: its models do not tell what they learned from
 Row = dict[str, Any]
 
 
@@ -61,7 +62,7 @@ def execute(args: argparse.Namespace, report: Reporter) -> None:
     if args.out_csv:
         write_csv(args.out_csv, rows)
     if args.out_json:
-        result = {"num_classes": args.num_classes, "cases": rows, "mean": means}
+        result = {"num_classes": args.num_classes, "cases": rows, "means": {KIND: means}, "mean": means}
         write_text(args.out_json, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     report.event("done", cases=len(pairs), mean=means)
     for row in rows:
@@ -84,7 +85,7 @@ def stage(pairs: Sequence[tuple[str, Path, Path]], work: Path, args: argparse.Na
             for folder, array in (("pred", pred), ("true", true)):
                 np.save(work / folder / f"{len(rows):06}.npy", (array == label).astype(np.uint8))
             sizes = {"voxels_pred": int((pred == label).sum()), "voxels_true": int((true == label).sum())}
-            rows.append({"case": name, "class": label, **dict.fromkeys(COLUMNS), **sizes})
+            rows.append({"case": name, "kind": KIND, "class": label, **dict.fromkeys(COLUMNS), **sizes})
     return rows
 
 

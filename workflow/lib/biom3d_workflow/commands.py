@@ -95,9 +95,16 @@ def runs(model: Model) -> str:
     return shlex.join(model.runs)
 
 
-def predict(model: Model, dataset: Dataset) -> str:
-    """Return the options of `biom3d.pred`."""
+def predict(model: Model, dataset: Dataset, is_ours: bool = True) -> str:
+    """Return the options of `biom3d.pred`, or of another engine where it is not ours.
+
+    `--models unseen` is its default: said where the model learns from the data set, since predictions by all folds,
+    made before there was the option, are no longer right.
+    """
     words = ["--path_in", _path(dataset.image_arrays), "--tta" if model.options["tta"] else "--no_tta"]
+    if is_ours:
+        words += ["--models", "unseen"] if model.name in dataset.train else []
+        words += ["--scores"] if model.options["scores"] else []
     return shlex.join([*words, *_options(model.options, ["keep"]), *_spacing(dataset.spacing_um)])
 
 

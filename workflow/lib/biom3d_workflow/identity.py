@@ -47,6 +47,7 @@ NEUTRAL: Mapping[str, Any] = {
     "formats": ["ome-tiff", "ome-zarr"],
     "skip_bad": False,
     "max_minutes": None,
+    "scores": False,
 }
 PLAN = (*commands.PLAN_OPTIONS, "ct_norm", "is_2d", "instances", "skip_bad", "plan", "fine_tune")
 # What reads and writes volumes, and what computes, by step.
@@ -114,8 +115,11 @@ class Identities:
 
     def _predict(self, model: str, dataset: str) -> Facts:
         found, row = self.project.models[model], self.project.datasets[dataset]
-        facts = {"model": self._model(model), **self._files(row, masks=False), **_options(found, ["tta", "keep"])}
-        return {**facts, **self._theirs("pred")}
+        chosen = _options(found, ["tta", "keep", "scores"])
+        facts = {"model": self._model(model), **self._files(row, masks=False), **chosen}
+        # Before there were kinds of scores, all folds predicted what they had learned from.
+        by = {"by": "unseen"} if model in row.train and self.project.engine == "biom3d" else {}
+        return {**facts, **by, **self._theirs("pred")}
 
     def _evaluate(self, model: str, dataset: str) -> Facts:
         found, row = self.project.models[model], self.project.datasets[dataset]
@@ -146,7 +150,7 @@ class Identities:
         """Return what a model learns from, and how: nothing of the software, see the top."""
         found, sets = self.project.models[model], self.project.training_sets(model)
         facts: Facts = {} if self.project.engine == "biom3d" else {"engine": self.project.engine}
-        facts |= {"sets": sorted(_text(self._files(row)) for row in sets)}
+        facts |= {"sets": sorted(_text(self._teaching(row)) for row in sets)}
         return facts | self._start(found) | _plan_options(found)
 
     def _start(self, model: Model) -> Facts:
@@ -192,6 +196,15 @@ class Identities:
             self._known_files[row.name] = facts, more
         facts, more = self._known_files[row.name]
         return facts | more if masks else dict(facts)
+
+    def _teaching(self, row: Dataset) -> Facts:
+        """Return the files that teach: of a data set with masks for a part of its images those images."""
+        if row.name not in self.project.partial:
+            return self._files(row)
+        files = {**self._files(row), "images": _names(row.images, self.project.teaching(row))}
+        files.pop("inside", None)
+        inside = self.project.teaching_stamp(row)
+        return files | ({"inside": inside} if inside else {})
 
     def _ours(self, step: str) -> Facts:
         return {"step": self.numbers.get(step, 0), **self.steps.facts(step)}

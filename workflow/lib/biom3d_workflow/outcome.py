@@ -127,7 +127,7 @@ def plan_steps(project: Project) -> list[Step]:
         model = project.models[name]
         trained: list[str] = []
         if name in project.trainable():
-            checks = [f"check {dataset.name}" for dataset in project.training_sets(name)]
+            checks = [f"check {dataset}" for dataset in project.needed_checks(name)]
             steps.append(_step("preprocess", name, f"logs/{name}/plan.yaml", checks))
             folds = [f"{name}/fold_{fold}" for fold in model.folds]
             steps += [_step("train", fold, f"logs/{fold}", [f"preprocess {name}"]) for fold in folds]
@@ -184,7 +184,7 @@ def plan_rows(project: Project) -> list[Row]:
         if name in project.stuck:
             rows.append(Row(TRAINING, name, (f"model {name}", *([] if name in project.unusable else own[1:]))))
             continue
-        checks = [f"check {dataset.name}" for dataset in project.training_sets(name)]
+        checks = [f"check {dataset}" for dataset in project.needed_checks(name)]
         trained = [f"train {name}/fold_{fold}" for fold in project.models[name].folds]
         rows.append(Row(TRAINING, name, (*checks, *own[:1], *trained, *own[1:])))
     asked = {dataset for _, dataset in project.asked_pairs()}

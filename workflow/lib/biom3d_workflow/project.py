@@ -109,6 +109,43 @@ class Project:
         paths = [path for row in here for path in (row.images, row.masks) if path]
         return volumes.stamp(*paths)
 
+    @functools.cached_property
+    def partial(self) -> list[str]:
+        """Return the data sets whose masks cover a part of the images: the others teach nothing."""
+        here = [row for row in self.datasets.values() if not row.is_on_server and row.name not in self.unreadable]
+        return [
+            row.name
+            for row in here
+            if row.masks and len(volumes.list_teaching(row.images, row.masks)) < len(volumes.list_volumes(row.images))
+        ]
+
+    def needed_checks(self, model: str) -> list[str]:
+        """Return the data sets whose check comes before a training.
+
+        Where a check tells of images that teach nothing, and the model is there, it would train again for nothing
+        (Snakemake runs again whatever comes after a job that does); preprocessing looks at what teaches by itself.
+        """
+        is_planned = Path(f"logs/{model}/plan.yaml").exists()
+        names = [row.name for row in self.training_sets(model)]
+        return [name for name in names if not (is_planned and name in self.partial)]
+
+    def training_inputs(self, model: str) -> list[str]:
+        """Return what Snakemake should watch of what a model learns from: images that have a mask, and the masks."""
+        files: list[str] = []
+        for row in self.training_sets(model):
+            images, masks = self.inputs(row)
+            files += [*(self.teaching(row) if row.name in self.partial else images), *masks]
+        return files
+
+    def teaching(self, dataset: Dataset) -> list[str]:
+        """Return what Snakemake should watch of the images that have a mask, of a data set where a part has one."""
+        return volumes.teaching_inputs(dataset.images, dataset.masks)
+
+    def teaching_stamp(self, dataset: Dataset) -> str:
+        """Return the stamp of these images and of the masks."""
+        only = (*volumes.list_teaching(dataset.images, dataset.masks), *volumes.list_volumes(dataset.masks))
+        return volumes.stamp(dataset.images, dataset.masks, only=only)
+
     def watched_run(self, run: str) -> str:
         """Return what Snakemake should watch of a model folder."""
         there = {run for model in self.models.values() if model.is_on_server for run in model.runs}
@@ -256,12 +293,26 @@ def _check_links(project: Project, rows: Sequence[Dataset], table: str, locator:
         if row.train and not row.masks:
             text = f"masks: empty, but '{row.name}' trains {', '.join(row.train)}; give masks or empty train"
             yield Problem(table, row.line, text)
-        both = [model for model in row.train if model in row.predict]
-        if both and row.masks:
-            text = f"predict: {', '.join(both)} learned from '{row.name}'; its scores say nothing about new images"
-            yield Problem(table, row.line, text, is_warning=True)
+        yield from _check_both(project, row, table)
         if not row.train and not row.predict:
             text = f"'{row.name}' neither trains a model nor is predicted; nothing is done with it"
+            yield Problem(table, row.line, text, is_warning=True)
+
+
+def _check_both(project: Project, row: Dataset, table: str) -> Iterator[Problem]:
+    """Say where a model that learns from a data set and segments it cannot do so by folds that did not see it."""
+    for name in (name for name in row.train if name in row.predict and name in project.models):
+        start = f"predict: '{name}' also learns from '{row.name}'"
+        if project.engine != "biom3d":
+            text = (
+                f"{start}; engine {project.engine} predicts with all folds, so its scores say nothing about new images"
+            )
+            yield Problem(table, row.line, text, is_warning=True)
+        elif project.models[name].options["folds"] == 1:
+            text = (
+                f"{start} with folds: 1; only the fifth of its images that is kept for validation gets a score that "
+                "says something about new images (kind: cross-validated); with folds: 5 all do"
+            )
             yield Problem(table, row.line, text, is_warning=True)
 
 

@@ -4,7 +4,8 @@ import functools
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 # The same as in biom3d.io (a test compares): a README or a thumbnail in the folder must not rerun a training.
@@ -45,17 +46,46 @@ def _is_volume(entry: os.DirEntry[str]) -> bool:
 
 def inputs(path: str) -> list[str]:
     """Return what Snakemake should watch: the volumes, or their folder for names that it cannot hold."""
-    watched = {volume if not _UNSAFE.search(volume) else path for volume in list_volumes(path)}
+    watched = {inputs_of(volume, path) for volume in list_volumes(path)}
     return sorted(watched - _unreadable(path))
 
 
-def stamp(*paths: str) -> str:
+def list_teaching(images: str, masks: str) -> tuple[str, ...]:
+    """Return the images that have a mask, as `biom3d.data.pairing` pairs them; one image and one mask are a pair."""
+    names = {_name(mask) for mask in list_volumes(masks)}
+    found = list_volumes(images)
+    if found == (images,) and list_volumes(masks) == (masks,):
+        return found
+    return tuple(image for image in found if _name(image) in names)
+
+
+def _name(volume: str) -> str:
+    """Return the name without folder and suffix; as `biom3d.io.volume_name`."""
+    name = unicodedata.normalize("NFC", Path(volume).name)
+    suffix = next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), "")
+    return name[: len(name) - len(suffix)]
+
+
+def teaching_inputs(images: str, masks: str) -> list[str]:
+    """Return what Snakemake should watch of the images that have a mask: another one without changes no training."""
+    return sorted({inputs_of(volume, images) for volume in list_teaching(images, masks)} - _unreadable(images))
+
+
+def inputs_of(volume: str, path: str) -> str:
+    """Return what Snakemake should watch of one volume of `path`."""
+    return path if _UNSAFE.search(volume) else volume
+
+
+def stamp(*paths: str, only: Iterable[str] | None = None) -> str:
     """Return a short text that changes with what Snakemake does not see itself.
 
     That is the inside of .zarr folders (it looks at the time of the folder only), and files whose names
     it cannot hold. Empty in the usual case. It goes into `params:`, a change of which is a reason to rerun.
+    `only` says which volumes count.
     """
     hidden = [volume for path in paths for volume in _hidden_volumes(path)]
+    if only is not None:
+        hidden = [volume for volume in hidden if volume in set(only)]
     facts = sorted(fact for volume in hidden for fact in _hidden_facts(volume))
     return hashlib.sha256("\n".join(facts).encode("utf-8", "surrogateescape")).hexdigest()[:16] if facts else ""
 
