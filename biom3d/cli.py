@@ -34,6 +34,7 @@ COMMANDS = {
     "preprocess_train": ("biom3d.preprocess_train", "preprocess, then train, in one go"),
     "pred": ("biom3d.pred", "segment images with a trained model (or several)"),
     "eval": ("biom3d.eval", "compare predictions with the truth: Dice, IoU, HD95"),
+    "quality": ("biom3d.quality", "say which predictions may be bad, without truth, the most suspicious first"),
     "export": ("biom3d.export", "write results as OME-TIFF and OME-Zarr; pack a model as one file"),
     "report": ("biom3d.report", "draw learning curves and overlays, collect metrics"),
     "results": ("biom3d.results", "list what no row or model of a project makes any more, and move it away"),

@@ -131,7 +131,7 @@ def preprocess(args: argparse.Namespace, report: Reporter) -> tuple[Plan, Output
         split = assign_folds([name for one in done for name in one.names], plan.folds, plan.seed)
         write_folds(Path(folders.folds), split)
         parts = {one.volume.name: [split[name] for name in one.names] for one in done}
-        write_training_set(record_file, with_folds([one.volume for one in done], parts))
+        write_training_set(record_file, with_folds([one.volume for one in done], parts, plan.normalisation.scheme))
         if plan.fingerprint is not None:
             facts = dataclasses.replace(plan.fingerprint, class_voxels=totals, digest=digest, left_out=left_out)
             plan = dataclasses.replace(plan, fingerprint=facts)

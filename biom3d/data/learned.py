@@ -44,12 +44,14 @@ class TrainingSet:
         earlier: digest -> shape of what the model it started from had learned from.
         is_complete: False where it started from a model that has no record.
         fold: which fold this run kept for validation; None before it is trained.
+        scheme: how intensities were brought to a common scale, see `Normalisation`.
     """
 
     volumes: tuple[LearnedVolume, ...] = ()
     earlier: Mapping[str, Shape] | None = None
     is_complete: bool = True
     fold: int | None = None
+    scheme: str = "zscore"
 
     def shapes(self) -> set[Shape]:
         """Return the shapes of all volumes: a volume of another one is none of them."""
@@ -65,9 +67,10 @@ class TrainingSet:
         return digest in (self.earlier or {}) or any(volume.digest == digest for volume in self.volumes)
 
 
-def with_folds(volumes: Sequence[LearnedVolume], folds: Mapping[str, Iterable[int]]) -> TrainingSet:
+def with_folds(volumes: Sequence[LearnedVolume], folds: Mapping[str, Iterable[int]], scheme: str) -> TrainingSet:
     """Return the record of a training set; `folds` is name -> folds of the volume's parts."""
-    return TrainingSet(tuple(replace(one, folds=tuple(sorted(set(folds[one.name])))) for one in volumes))
+    told = tuple(replace(one, folds=tuple(sorted(set(folds[one.name])))) for one in volumes)
+    return TrainingSet(told, scheme=scheme)
 
 
 def of_run(base: TrainingSet, fold: int, start: TrainingSet | None, is_fine_tuned: bool) -> TrainingSet:
@@ -89,17 +92,24 @@ def describes(training_set: TrainingSet, filenames: Iterable[str]) -> bool:
 def read_training_set(path: Path) -> TrainingSet | None:
     """Return the record in a file, None where there is none; DataError where it is damaged."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        volumes = tuple(_volume(one) for one in content["volumes"])
-        earlier = {str(digest): tuple(map(int, shape)) for digest, shape in (content.get("earlier") or {}).items()}
-        fold = content.get("fold")
-        return TrainingSet(volumes, earlier, bool(content.get("is_complete")), None if fold is None else int(fold))
+        return parse_training_set(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
         return None
     except OSError as error:
         raise DataError(f"cannot read '{path}': {error.strerror}; ask its owner, or copy the model again") from error
+
+
+def parse_training_set(text: str, where: str) -> TrainingSet:
+    """Return the record in a text; DataError, which names `where` it is from, if it is damaged."""
+    try:
+        content = json.loads(text)
+        volumes = tuple(_volume(one) for one in content["volumes"])
+        earlier = {str(digest): tuple(map(int, shape)) for digest, shape in (content.get("earlier") or {}).items()}
+        fold = content.get("fold")
+        complete, scheme = bool(content.get("is_complete")), str(content.get("scheme", "zscore"))
+        return TrainingSet(volumes, earlier, complete, None if fold is None else int(fold), scheme)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f"'{path}' is damaged ({error!r}); copy the model again, or remove this file") from error
+        raise DataError(f"'{where}' is damaged ({error!r}); copy the model again, or remove this file") from error
 
 
 def read_of_run(run: Path) -> TrainingSet | None:
