@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,21 @@ def test_a_training_takes_what_its_epochs_took_and_more_for_more_of_them(screen)
 def test_a_model_of_which_no_epoch_is_known_is_measured(request_of):
     text, _ = describe(request_of(CONFIG, [A, B]), TRAIN, 2, {"m": 600.0}.get)
     assert "about 20 min with 2 cores, by what was measured here" in text
+
+
+def test_a_limit_of_time_is_told_and_bounds_the_forecast(request_of):
+    project = request_of(CONFIG.replace("num_steps: 5", "num_steps: 5, max_minutes: 3"), [A, B])
+    for folder, seconds, told in (
+        ("none", 0, "about 6 min"),
+        ("fold_0", 600, "about 6 min"),
+        ("fold_1", 6, "about 2 min"),
+    ):
+        if seconds:
+            put_run(seconds, 2, name=folder)
+        text, _ = describe(project, TRAIN, 2)
+        assert "m: 2 folds of 10 epochs, at most 3 minutes each" in text
+        assert told in text
+        shutil.rmtree("logs", ignore_errors=True)
 
 
 def test_what_has_not_been_measured_is_named(screen):

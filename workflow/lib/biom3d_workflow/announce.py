@@ -71,7 +71,9 @@ def _trainings(project: Project, jobs: Sequence[Todo]) -> list[tuple[str, str]]:
 
 def _training(model: Model, jobs: Sequence[Todo]) -> str:
     count = f"{len(jobs)} fold{'s' if len(jobs) > 1 else ''}"
+    limit = model.options["max_minutes"]
     text = f"{model.name}: {count} of {model.options['num_epochs']} epochs"
+    text += f", at most {limit:g} minutes each" if limit else ""
     is_started = any(Path(f"{run}.partial").exists() for run in model.runs)
     return f"{text}; goes on where it was stopped" if is_started else text
 
@@ -108,10 +110,15 @@ def _lost(project: Project) -> list[tuple[str, str]]:
 
 def _time(project: Project, jobs: Sequence[Todo], cores: int | None, measure: Measure) -> str:
     known: dict[str, float] = {}
+    is_limited = False
     for name in {job.wildcards["model"] for job in jobs if job.rule == "train"}:
         model = project.models[name]
         seconds = training_seconds(name, model.runs, model.options["num_epochs"], model.options["num_steps"])
-        seconds = seconds if seconds is not None else measure(name)
+        limit = model.options["max_minutes"]
+        if seconds is None:  # nothing is measured where the limit decides anyway
+            seconds = limit * 60 if limit else measure(name)
+        if limit and seconds is not None and seconds >= limit * 60:
+            seconds, is_limited = limit * 60, True
         if seconds is not None:
             known[name] = seconds
     counted = count_jobs((job.rule, job.wildcards) for job in jobs if job.rule not in NO_WORK)
@@ -124,7 +131,8 @@ def _time(project: Project, jobs: Sequence[Todo], cores: int | None, measure: Me
     unknown = [WORDS.get(rule, rule) for rule in sorted(found.unknown, key=_place)]
     more = f" and {len(unknown) - 2} more steps" if len(unknown) > 2 else ""
     rest = f"; not yet measured: {', '.join(unknown[:2])}{more}" if unknown else ""
-    return f"about {duration_text(found.seconds)} {where}, by what was measured here{rest}"
+    by = "what was measured here and by max_minutes" if is_limited else "what was measured here"
+    return f"about {duration_text(found.seconds)} {where}, by {by}{rest}"
 
 
 def _sizes(project: Project, jobs: Sequence[Todo]) -> str:
