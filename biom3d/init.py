@@ -18,7 +18,7 @@ DESCRIPTION = """Make the folder of a project: what to compute, and links to the
 
   biom3d init ~/study --images ~/stacks --masks ~/outlines
   cd ~/study
-  snakemake --workflow-profile local
+  biom3d run
 
 Nothing that is there is overwritten. Run it again to mend the links after the checkout has moved."""
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -75,7 +75,7 @@ def execute(args: argparse.Namespace, report: "Reporter") -> None:
     _write_new(config, config_text(args.model, labels, _has_gpu()), report)
     _write_new(table, TABLE + table_text(args.images, args.masks, args.model), report)
     first = "" if args.images else f"write your data sets into {table}, then: "
-    print(f"{first}cd {args.project} && snakemake --workflow-profile local")
+    print(f"{first}cd {args.project} && biom3d run")
 
 
 def _refuse_bad_name(name: str) -> None:

@@ -31,7 +31,7 @@ def rows(table="study/config/datasets.tsv"):
 
 def test_a_project_is_ready_to_run(stacks, monkeypatch, capsys):
     assert main(["study", "--images", "my stacks", "--masks", "masks", "--model", "cells"]) == 0
-    assert capsys.readouterr().out == "cd study && snakemake --workflow-profile local\n"
+    assert capsys.readouterr().out == "cd study && biom3d run\n"
     (row,) = rows()
     assert (row["dataset"], row["train"], row["predict"]) == ("my_stacks", "cells", "cells")
     assert Path(row["images"]) == stacks / "my stacks"
