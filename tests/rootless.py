@@ -11,12 +11,15 @@ import pytest
 from tests.docker_engine import answering
 
 BY_FIXTURE = ("account", "server", "cluster")
+BY_PARAMETER = ("ssh",)  # of a test that asks for its fixture only when it runs
+OF_DOCKER = ("docker_client", "container")  # a fixture, a parameter; they need root where no engine answers
 BY_MODULE = (
     "tests/images/test_engine.py",
     "tests/images/test_archive.py",
     "tests/remote/test_gpus.py",
     "tests/remote/test_jump.py",
     "tests/remote/test_podman.py",
+    "tests/remote/test_run.py",
     "tests/workflow/test_slurm.py",
 )
 LEFT_OUT = pytest.StashKey[Counter[str]]()
@@ -27,16 +30,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Take out what needs root, unless root runs the tests."""
     if os.geteuid() == 0:
         return
-    fixtures = {*BY_FIXTURE, *(() if answering() else ("docker_client",))}
-    out = [item for item in items if needs_root(item, fixtures)]
+    words = {*BY_FIXTURE, *BY_PARAMETER, *(() if answering() else OF_DOCKER)}
+    out = [item for item in items if needs_root(item, words)]
     items[:] = [item for item in items if item not in set(out)]
     config.hook.pytest_deselected(items=out)
     config.stash[LEFT_OUT] = Counter(module_of(item) for item in out)
 
 
-def needs_root(item: pytest.Item, fixtures: set[str]) -> bool:
-    """Say whether a test needs root, by the fixtures that it uses or the module that it is in."""
-    return bool(fixtures & set(getattr(item, "fixturenames", ()))) or module_of(item) in BY_MODULE
+def needs_root(item: pytest.Item, words: set[str]) -> bool:
+    """Say whether a test needs root, by the fixtures and parameters that it has or the module that it is in."""
+    call = getattr(item, "callspec", None)
+    parameters = {value for value in call.params.values() if isinstance(value, str)} if call else set()
+    return bool(words & {*getattr(item, "fixturenames", ()), *parameters}) or module_of(item) in BY_MODULE
 
 
 def module_of(item: pytest.Item) -> str:
