@@ -8,7 +8,7 @@ from biom3d.cli import run_step, step_parser, text_file
 from biom3d.errors import ConfigError
 from biom3d.events import Reporter
 from biom3d.files import write_json
-from biom3d.options import add_data_options, add_skip_option, keys_from, spacing_from
+from biom3d.options import add_data_options, add_skip_option, coding_from, keys_from, spacing_from
 
 if TYPE_CHECKING:
     from biom3d.data.survey import CaseFacts, Finding, Question
@@ -87,7 +87,7 @@ def summarise(facts: Sequence["CaseFacts"], findings: Sequence["Finding"], quest
     return {
         "num_cases": len(facts),
         "num_classes": question.num_classes,
-        "instances": question.instances,
+        "instances": question.coding.instances,
         "cases": [_case(one, question) for one in facts],
         "warnings": [one.message for one in findings if one.kind == "warning"],
         "notes": [one.message for one in findings if one.kind == "note"],
@@ -121,7 +121,8 @@ def _question(args: argparse.Namespace) -> "Question":
         raise ConfigError(
             f"--instances makes one class of all labels, --num_classes is {args.num_classes}; leave one of them out"
         )
-    return Question(1 if args.instances else args.num_classes, args.instances, spacing_from(args))
+    coding = coding_from(args, args.num_classes)
+    return Question(1 if args.instances else args.num_classes or len(coding.values) or None, coding, spacing_from(args))
 
 
 def _tell(findings: Sequence["Finding"], report: Reporter) -> None:

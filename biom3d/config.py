@@ -168,6 +168,7 @@ class Plan:
     request: PlanRequest | None = None  # with the fingerprint and the machine: what the plan follows from
     machine: Machine | None = None
     data: DataPaths | None = None
+    label_values: tuple[int, ...] = ()  # of the classes 1, 2, ... in masks and predictions; (): 1, 2, ...
     why: dict[str, str] = field(default_factory=dict)  # the reason of each choice, in words
 
 

@@ -1,6 +1,7 @@
 """`python -m biom3d.eval`: compare label volumes with the truth, per class and case."""
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,14 @@ from biom3d.data.predictions import KINDS, TRAINING, UNKNOWN, read_prediction
 from biom3d.errors import ConfigError, DataError
 from biom3d.events import Reporter
 from biom3d.files import write_csv, write_json
-from biom3d.options import add_key_options, add_spacing_option, add_strict_option, spacing_from
+from biom3d.options import (
+    add_coding_options,
+    add_key_options,
+    add_spacing_option,
+    add_strict_option,
+    coding_from,
+    spacing_from,
+)
 
 if TYPE_CHECKING:
     from biom3d.data.pairing import Pair
@@ -59,9 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--num_classes", type=int, default=1, metavar="N", help="classes, the background not counted (default: 1)"
     )
-    parser.add_argument(
-        "--instances", action="store_true", help="labels number single objects: all of them become class 1"
-    )
+    add_coding_options(parser)
     parser.add_argument("--out_csv", type=text_file, metavar="FILE", help="write a row per class and case")
     parser.add_argument("--out_json", type=text_file, metavar="FILE", help="write the same rows and the means")
     add_key_options(parser, "msk")
@@ -120,8 +126,10 @@ def score_pair(pair: "Pair", args: argparse.Namespace, spacing_um: SpacingUm | N
     from biom3d.metrics import score_case
 
     arrays, headers = [], []
-    for path in (pair.first, pair.second):
-        labels, header, warning = read_classes(path, args.num_classes, args.instances)
+    coding = coding_from(args, args.num_classes)
+    # what is not annotated is a matter of the truth
+    for path, meaning in ((pair.first, dataclasses.replace(coding, ignore=None)), (pair.second, coding)):
+        labels, header, warning = read_classes(path, args.num_classes, meaning)
         if warning:
             report.warn(f"'{path}': {warning}")
         arrays.append(labels)

@@ -52,9 +52,15 @@ def score_case(
 ) -> list[ClassScore]:
     """Score classes 1..num_classes of two label volumes (z, y, x) with values 0..num_classes.
 
+    Where the truth is negative nobody has annotated it: there both count as background, and agree about nothing.
     `spacing_um` is the voxel size (z, y, x) in µm; without it HD95 is in voxels. Raises DataError where the
     shapes differ or a label is above `num_classes`.
     """
+    known = pred.size
+    if true.dtype.kind == "i" and true.size and true.min() < 0 and pred.shape == true.shape:
+        is_known = true >= 0
+        pred, true = np.where(is_known, pred, 0), np.where(is_known, true, 0)
+        known = int(np.count_nonzero(is_known))
     counts = count_overlaps(pred, true, num_classes)
     unit = "voxels" if spacing_um is None else "µm"
     scores = []
@@ -63,7 +69,7 @@ def score_case(
         hd95 = None
         if with_hd95 and in_pred and in_true:
             hd95 = surface_distance_95(pred == label, true == label, spacing_um or (1.0, 1.0, 1.0))
-        scores.append(_class_score(label, int(both), int(in_pred), int(in_true), pred.size, hd95, unit))
+        scores.append(_class_score(label, int(both), int(in_pred), int(in_true), known, hd95, unit))
     return scores
 
 

@@ -10,6 +10,7 @@ from biom3d.config import MAX_CLASSES, PRESETS, Plan, PlanRequest, SpacingUm, ch
 from biom3d.errors import ConfigError
 
 if TYPE_CHECKING:
+    from biom3d.data.labels import Coding
     from biom3d.data.pairing import Keys
     from biom3d.data.planner import PlanOrder
 
@@ -36,12 +37,48 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         help="folder(s) of label volumes: 0 is background, 1..N are the classes; same names as the images; may be "
         "left out where the files of the images (HDF5, OME-Zarr) hold the labels too",
     )
-    parser.add_argument(
-        "--instances", action="store_true", help="labels number single objects: all of them become class 1"
-    )
+    add_coding_options(parser)
     add_key_options(parser, "img", "msk")
     add_strict_option(parser)
     add_spacing_option(parser)
+
+
+def add_coding_options(parser: Any) -> None:
+    """Add what the values of masks stand for: `--instances`, `--ignore_label V`, `--label_values V V`."""
+    parser.add_argument(
+        "--instances", action="store_true", help="labels number single objects: all of them become class 1"
+    )
+    parser.add_argument(
+        "--ignore_label",
+        type=int,
+        metavar="V",
+        help="value of voxels that nobody has annotated, such as 255 or -1: they teach nothing and count nowhere",
+    )
+    parser.add_argument(
+        "--label_values",
+        type=int,
+        nargs="+",
+        metavar="V",
+        help="values of the classes 1, 2, ... where masks number them otherwise, such as 1 4 (default: 1 2 ...)",
+    )
+
+
+def coding_from(args: argparse.Namespace, num_classes: int | None) -> "Coding":
+    """Return what the values of masks stand for; ConfigError where the options contradict each other."""
+    from biom3d.data.labels import Coding
+
+    values = tuple(args.label_values or ())
+    if values and args.instances:
+        raise ConfigError("--instances makes one class of all labels; leave it or --label_values out")
+    if values and (len(set(values)) < len(values) or min(values) < 1):
+        raise ConfigError(f"--label_values {' '.join(map(str, values))}: wanted numbers above 0, each once")
+    if values and num_classes not in (None, len(values)):
+        raise ConfigError(
+            f"--label_values names {len(values)} class(es), --num_classes is {num_classes}; wanted one value a class"
+        )
+    if args.ignore_label in (0, *values):
+        raise ConfigError(f"--ignore_label {args.ignore_label} is the background or a class; wanted another value")
+    return Coding(args.instances, args.ignore_label, values)
 
 
 def add_skip_option(parser: argparse.ArgumentParser) -> None:
@@ -219,7 +256,7 @@ def plan_order(args: argparse.Namespace) -> "PlanOrder":
         request=request_from(args),
         base=Path(args.base_config) if args.base_config else None,
         changes={key: value for key, value in given_options(args).items() if key in changeable and key != "is_2d"},
-        instances=args.instances,
+        coding=coding_from(args, args.num_classes or 1),
         spacing_um=spacing_from(args),
     )
 

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from biom3d.prediction.room import Room
     from biom3d.prediction.sliding import Predictor
 
+# Of a plan: what models must agree on to be averaged.
+LIKE = ("num_classes", "num_channels", "is_2d", "patch_size", "spacing_um", "normalisation", "label_values")
 DESCRIPTION = """Segment images with a trained model.
 
   biom3d pred --log logs/nuclei/fold_0 --path_in images/ --path_out predictions/
@@ -277,7 +279,7 @@ def load_model(runs: Sequence[Path], options: PredictOptions) -> Model:
     device = choose_device()
     as_biom3d = (options.windows or ("own" if _is_ours(runs[0]) else "biom3d")) == "biom3d"
     plans = [_plan_of(run) for run in runs]
-    _refuse_unlike(runs, plans, ("num_classes", "num_channels", "is_2d", "patch_size", "spacing_um", "normalisation"))
+    _refuse_unlike(runs, plans, LIKE)
     models = [None if _is_ours(run) and not as_biom3d else read_model(run) for run in runs]
     outputs = [model.num_outputs if model else plan.num_classes + 1 for model, plan in zip(models, plans, strict=True)]
     prepare, precision = _choose_precision(device, as_biom3d, options.precision)
@@ -387,7 +389,7 @@ def _predict_file(
     from biom3d.io import open_volume, write_labels
     from biom3d.prediction.biom3d import predict_like_biom3d
     from biom3d.prediction.choice import choose_members
-    from biom3d.prediction.postprocess import KEEP
+    from biom3d.prediction.postprocess import KEEP, with_values
     from biom3d.prediction.sliding import predict_labels
     from biom3d.training.device import explain_out_of_memory
 
@@ -403,7 +405,9 @@ def _predict_file(
             choice = choose_members(volume, model.records, options.every_model)
             predictor = choose_networks(model, choice.members)
             _warn_without_spacing(path, header, predictor.plan, options, report)
-            labels = _label_file(scratch / "labels.npy", header.shape[1:], predictor.plan.num_classes)
+            values = predictor.plan.label_values
+            highest = max(predictor.plan.num_classes, *values, 0)
+            labels = _label_file(scratch / "labels.npy", header.shape[1:], highest)
             shares = _share_file(scratch / "scores.npy", header, predictor.plan.num_classes) if options.scores else None
             finite = dataclasses.replace(volume, read=_finite_reader(volume))
             room = _room(model, header, scratch, memory_gb)
@@ -415,7 +419,7 @@ def _predict_file(
                 predict_like_biom3d(predictor, model.scheme, finite, spacing, labels, report, room)
             if shares is not None:
                 _write_scores(target, shares, header)
-            write_labels(target, KEEP[model.keep](labels), header)
+            write_labels(target, with_values(KEEP[model.keep](labels), values), header)
     except OSError as error:
         raise output_error(target, error) from error
     names = tuple(model.names[place] for place in choice.members)
@@ -473,11 +477,11 @@ def _stored_spacing(header: "Header") -> SpacingUm | None:
     return spacing_in_unit(header.spacing_um, "mm" if "affine" in header.extra else header.unit)
 
 
-def _label_file(path: Path, shape: tuple[int, ...], num_classes: int) -> "np.ndarray":
+def _label_file(path: Path, shape: tuple[int, ...], highest: int) -> "np.ndarray":
     """Return an array on disk with its room reserved: a disk that fills later would kill the process (SIGBUS)."""
     import numpy as np
 
-    labels = np.lib.format.open_memmap(path, "w+", np.uint8 if num_classes < 256 else np.uint16, shape)
+    labels = np.lib.format.open_memmap(path, "w+", np.min_scalar_type(highest), shape)
     if hasattr(os, "posix_fallocate"):  # not on macOS
         with open(path, "r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)

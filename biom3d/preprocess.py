@@ -23,6 +23,7 @@ from biom3d.options import (
     add_data_options,
     add_request_options,
     add_skip_option,
+    coding_from,
     keys_from,
     plan_order,
     spacing_from,
@@ -118,7 +119,10 @@ def preprocess(args: argparse.Namespace, report: Reporter) -> tuple[Plan, Output
     outputs = _choose_outputs(args, plan.desc)
     _refuse_loss(outputs, [str(volume_file(path)) for path in (*args.img_path, *masks)])
     folds = plan.folds if args.folds else min(plan.folds, max(2, len(cases)))
-    plan = dataclasses.replace(plan, data=outputs.data, folds=folds)
+    coding = coding_from(args, plan.num_classes)
+    plan = dataclasses.replace(plan, data=outputs.data, folds=folds, label_values=coding.values)
+    if args.biom3d_config and coding.ignore is not None:
+        raise ConfigError("--biom3d_config: Biom3d knows no voxels to ignore; leave it or --ignore_label out")
     pieces = _pieces_per_case(len(cases), plan.folds)
     if pieces > 1:
         report.warn(
@@ -157,7 +161,7 @@ def _choose_cases(
     from biom3d.data.survey import Question
 
     # As plan_order reads it: without a number there is one class.
-    question = Question(args.num_classes or 1, args.instances, spacing_from(args))
+    question = Question(args.num_classes or 1, coding_from(args, args.num_classes or 1), spacing_from(args))
     return find_good_cases(args.img_path, masks, question, report, keys_from(args))
 
 
@@ -214,7 +218,7 @@ def _preprocess_case(
     from biom3d.data.normalise import choose_scaling
     from biom3d.data.resample import resample, resample_labels, target_shape
 
-    loaded = read_case(case, plan.num_classes, args.instances)
+    loaded = read_case(case, plan.num_classes, coding_from(args, plan.num_classes))
     if loaded.warning:
         report.warn(loaded.warning)
     image, labels = loaded.image, loaded.labels
@@ -260,13 +264,17 @@ def _write_case(folders: DataPaths, name: str, image: "np.ndarray", labels: "np.
     """Write image (c, z, y, x) float32, mask (1, z, y, x) and the voxels of each class."""
     import numpy as np
 
-    from biom3d.data.patches import sample_foreground
+    from biom3d.data.patches import LABELLED, sample_foreground, sample_labelled
 
     np.save(Path(folders.images) / f"{name}.npy", image)
     np.save(Path(folders.masks) / f"{name}.npy", labels[None])
     rng = np.random.default_rng(plan.seed)
     voxels = sample_foreground(labels, plan.num_classes, rng)
-    np.savez(Path(folders.foreground) / f"{name}.npz", **{str(c): v for c, v in voxels.items()})  # type: ignore[arg-type]
+    arrays = {str(c): v for c, v in voxels.items()}
+    labelled = sample_labelled(labels, rng) if labels.dtype.kind == "i" else None
+    if labelled is not None:
+        arrays[LABELLED] = labelled
+    np.savez(Path(folders.foreground) / f"{name}.npz", **arrays)  # type: ignore[arg-type]
 
 
 def _blocks(case: "Case", shape: Sequence[int], pieces: int) -> list[tuple[slice, ...]]:

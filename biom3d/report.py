@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import dataclasses
 import json
 import math
 import re
@@ -16,11 +17,12 @@ from biom3d.data.predictions import KINDS, UNKNOWN, read_prediction
 from biom3d.errors import ConfigError, DataError
 from biom3d.events import Reporter
 from biom3d.files import write_csv
-from biom3d.options import add_key_options, add_spacing_option, spacing_from
+from biom3d.options import add_coding_options, add_key_options, add_spacing_option, coding_from, spacing_from
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from biom3d.data.labels import Coding
     from biom3d.figures import Curve
 
 DESCRIPTION = """Draw and collect results.
@@ -102,7 +104,7 @@ def _add_overlay(commands: Any) -> None:
         overlay.add_argument(flag, type=Path, required=required, metavar="PATH", help=text)
     overlay.add_argument("--max_cases", type=int, default=20, metavar="N", help="pictures at most (default: 20)")
     overlay.add_argument("--num_classes", type=int, metavar="N", help="default: as in --metrics, else as predicted")
-    overlay.add_argument("--instances", action="store_true", help="true labels number single objects")
+    add_coding_options(overlay)
     add_key_options(overlay, "img", "msk")
     add_spacing_option(overlay)
 
@@ -170,7 +172,7 @@ def run_overlay(args: argparse.Namespace, report: Reporter) -> None:
     chosen, left_out = choose_cases(find_cases(args, mean_dice(metrics["cases"])), args.max_cases)
     for case in report.track(chosen, "pictures", unit="case"):
         picture = args.out_dir / f"{case.name}.png"
-        dice = draw_case(case, picture, num_classes, args.instances, spacing)
+        dice = draw_case(case, picture, num_classes, coding_from(args, num_classes), spacing)
         write_preview(picture)
         report.event("picture", case=case.name, dice=dice)
     _tell_overlays(report, args, len(chosen), left_out)
@@ -209,7 +211,7 @@ def choose_cases(cases: Sequence[Case], max_cases: int) -> tuple[list[Case], lis
 
 
 def draw_case(
-    case: Case, out: Path, num_classes: int | None, instances: bool, spacing_um: SpacingUm | None
+    case: Case, out: Path, num_classes: int | None, coding: "Coding", spacing_um: SpacingUm | None
 ) -> float | None:
     """Draw one case to `out`; return its mean Dice over classes, or None where the truth is not known."""
     from biom3d.data.dataset import read_classes
@@ -221,7 +223,9 @@ def draw_case(
     predicted = read_labels(case.pred)
     pred = predicted.array[0]
     num_classes = num_classes or max(int(pred.max()), 1)
-    true = read_classes(case.true, num_classes, instances)[0] if case.true else None
+    true = read_classes(case.true, num_classes, coding)[0].clip(0) if case.true else None
+    if coding.values:
+        pred = read_classes(case.pred, num_classes, dataclasses.replace(coding, ignore=None))[0]
     for what, path, labels in (("prediction", case.pred, pred), ("truth", case.true, true)):
         if labels is not None and labels.shape != header.shape[1:]:
             raise DataError(

@@ -225,6 +225,8 @@ def train(
     weights = load_checkpoint(_best_of(job.weights_from), device)["model"] if job.weights_from else None
     with _only_one(job.run) if group.is_first else contextlib.nullcontext(), joined(group, device, meeting):
         job = _continued(_with_length(job, cases, compute, report), group, report)
+        if weights is not None:
+            _tell_new_outputs(job, loop.outputs_of(weights), report)
         training = loop.start(job.plan, job.fold, cases, job.run, compute, weights)
         training.origin = _sha256(_best_of(job.weights_from)) if job.weights_from else ""
         _take_up(training, job, report)
@@ -250,6 +252,15 @@ def train(
     if group.is_first:
         replace(job.run, job.final)
     return job.final
+
+
+def _tell_new_outputs(job: TrainJob, found: int | None, report: Reporter) -> None:
+    wanted = job.plan.num_classes + 1
+    if found is not None and found != wanted:
+        report.info(
+            f"'{job.weights_from}' knows {found - 1} class(es), the plan {wanted - 1}: the last layer starts anew, all "
+            "others from its weights"
+        )
 
 
 def _take_up(training: "Training", job: TrainJob, report: Reporter) -> None:
@@ -394,6 +405,13 @@ def _refuse_nothing_to_learn(cases: "tuple[list[Case], list[Case]]", job: TrainJ
         raise DataError(
             f"{where}: the only volumes with objects are kept for validation; nothing can be learned; take empty masks "
             "out, add volumes, or preprocess with another --seed or fewer --folds"
+        )
+    learned, checked = ({label for case in part for label in case.foreground} for part in cases)
+    unseen = sorted(checked - learned)
+    if unseen:
+        report.warn(
+            f"{where}: class {', '.join(map(str, unseen))} occurs in its validation volumes only: it is not learned; "
+            "add volumes that hold it, or preprocess with another --seed or fewer --folds"
         )
     if not validation:
         names = ", ".join(f"'{case.name}'" for case in cases[1])

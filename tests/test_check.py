@@ -176,7 +176,7 @@ def test_instances_contradict_several_classes(check):
 
 def test_labels_beyond_the_classes_are_refused(check, data):
     put(data / "masks" / "a.tif", labels(1, 2, 7))
-    assert_refused(check(classes=2), "a.tif': found 0, 1, 2, 7, wanted 0..2; pass --num_classes 7")
+    assert_refused(check(classes=2), "a.tif': found 0, 1, 2, 7, wanted 0..2; pass --num_classes 3 --label_values 1 2 7")
 
 
 def test_a_class_that_never_occurs_is_a_warning(check):

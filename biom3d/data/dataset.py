@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from biom3d.config import SpacingUm
-from biom3d.data.labels import apply_rule, find_rule
+from biom3d.data.labels import PLAIN, Coding, apply_rule, find_rule
 from biom3d.data.normalise import refuse_not_finite
 from biom3d.data.pairing import ANY, Case, Keys, pair_volumes, refuse
 from biom3d.data.remarks import tell_remarks
@@ -148,7 +148,7 @@ def mixture_problems(cases: Sequence[Case], headers: Sequence[Header], spacing: 
     return problems
 
 
-def read_case(case: Case, num_classes: int, instances: bool) -> LoadedCase:
+def read_case(case: Case, num_classes: int, coding: Coding = PLAIN) -> LoadedCase:
     """Read one case with its mask; DataError names the file and what is wrong in it."""
     assert case.mask is not None, "training needs masks"
     volume = read_volume(case.image)
@@ -156,11 +156,11 @@ def read_case(case: Case, num_classes: int, instances: bool) -> LoadedCase:
         refuse_not_finite(volume.array)
     except DataError as error:
         raise DataError(f"'{case.image}': {error}") from error
-    labels, _, warning = read_classes(case.mask, num_classes, instances)
+    labels, _, warning = read_classes(case.mask, num_classes, coding)
     return LoadedCase(volume.array, labels, volume.header, f"'{case.mask}': {warning}" if warning else None)
 
 
-def read_classes(path: Path, num_classes: int, instances: bool = False) -> tuple[np.ndarray, Header, str | None]:
+def read_classes(path: Path, num_classes: int, coding: Coding = PLAIN) -> tuple[np.ndarray, Header, str | None]:
     """Read labels (z, y, x) as classes 0..num_classes, by the rules of training.
 
     Returns the labels, the header of the file, and what was changed without asking (a mask of 0 and 255), or
@@ -168,7 +168,7 @@ def read_classes(path: Path, num_classes: int, instances: bool = False) -> tuple
     """
     volume = read_labels(path)
     labels = volume.array[0]
-    rule = find_rule(labels, num_classes, instances)
+    rule = find_rule(labels, num_classes, coding)
     try:
         return apply_rule(labels, rule, num_classes), volume.header, rule.warning
     except DataError as error:

@@ -12,6 +12,7 @@ from biom3d.config import Triple
 from biom3d.data.labels import count_classes
 from biom3d.errors import DataError
 
+LABELLED = "labelled"  # name in the file of foreground voxels
 MARGIN = 0.2  # share of the patch read around it, so that rotation and scaling find real voxels
 WHOLE = slice(None)  # all samples of a batch
 
@@ -23,12 +24,14 @@ class Case:
     Attributes:
         image: (c, z, y, x) float32. mask: (z, y, x) integer labels.
         foreground: class -> voxels (n, 3) as z, y, x; classes that are absent are left out.
+        labelled: voxels (n, 3) that are annotated, background too, where not all are: the mask is `IGNORED` elsewhere.
     """
 
     name: str
     image: np.ndarray
     mask: np.ndarray
     foreground: dict[int, np.ndarray]
+    labelled: np.ndarray | None = None
 
 
 def load_case(images: Path, masks: Path, foreground: Path, filename: str) -> Case:
@@ -38,13 +41,17 @@ def load_case(images: Path, masks: Path, foreground: Path, filename: str) -> Cas
         image = np.load(images / filename, mmap_mode="r", allow_pickle=False)
         mask = np.load(masks / filename, mmap_mode="r", allow_pickle=False)
         with np.load(foreground / f"{stem}.npz", allow_pickle=False) as archive:
-            voxels = {int(key): archive[key] for key in archive.files}
-        _refuse_damaged(image, mask, voxels)
+            voxels = {int(key): archive[key] for key in archive.files if key != LABELLED}
+            labelled = archive[LABELLED] if LABELLED in archive.files else None
+        listed = {} if labelled is None or not len(labelled) else {len(voxels) + 1: labelled}
+        _refuse_damaged(
+            image, mask, voxels | {max(voxels, default=0) + label: places for label, places in listed.items()}
+        )
     except Exception as error:  # a damaged file finds every exception there is in NumPy, zipfile and zlib
         raise DataError(
             f"preprocessed case '{filename}' cannot be read in '{images.parent}': {error}; run preprocess again"
         ) from error
-    return Case(stem, image, mask[0], voxels)
+    return Case(stem, image, mask[0], voxels, labelled)
 
 
 def _refuse_damaged(image: np.ndarray, mask: np.ndarray, voxels: dict[int, np.ndarray]) -> None:
@@ -68,12 +75,15 @@ def choose_start(case: Case, patch: Sequence[int], foreground: bool, rng: np.ran
     """Draw the first voxel (z, y, x) of a patch that lies inside the volume wherever it fits.
 
     With `foreground` a voxel of a random class of the case lies in the middle third of the patch where the
-    borders allow; classes are drawn with equal chance, so that rare ones are seen.
+    borders allow; classes are drawn with equal chance, so that rare ones are seen. Where not all of a volume is
+    annotated, it is otherwise any voxel that is.
     """
     shape = case.mask.shape
-    if foreground and case.foreground:
+    sure = foreground and case.foreground
+    if sure or (case.labelled is not None and len(case.labelled)):
         classes = sorted(case.foreground)
-        voxels = case.foreground[classes[rng.integers(len(classes))]]
+        voxels = case.foreground[classes[rng.integers(len(classes))]] if sure else case.labelled
+        assert voxels is not None
         voxel = voxels[rng.integers(len(voxels))]
         third = [max(1, p // 3) for p in patch]
         start = [
@@ -159,6 +169,14 @@ def window_starts(length: int, patch: int, overlap: float = 0.5) -> list[int]:
         return [0]
     steps = int(np.ceil((length - patch) / (patch * (1 - overlap))))
     return [round(i * (length - patch) / steps) for i in range(steps + 1)]
+
+
+def sample_labelled(labels: np.ndarray, rng: np.random.Generator, limit: int = 10_000) -> np.ndarray | None:
+    """Return up to `limit` annotated voxels (n, 3) int32 as z, y, x; None where all of them are."""
+    known = labels >= 0
+    if known.all():
+        return None
+    return sample_foreground(known.view(np.uint8), 1, rng, limit).get(1, np.zeros((0, 3), np.int32))
 
 
 def sample_foreground(

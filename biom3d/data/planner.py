@@ -9,6 +9,7 @@ import numpy as np
 
 from biom3d.config import Fingerprint, Plan, PlanRequest, SpacingUm, check_plan, load_plan
 from biom3d.data.dataset import read_case, read_headers
+from biom3d.data.labels import PLAIN, Coding
 from biom3d.data.pairing import Case
 from biom3d.errors import ConfigError
 from biom3d.events import Reporter
@@ -21,14 +22,14 @@ from biom3d.planning.plan import learning_of, make_plan
 class PlanOrder:
     """What is asked of a plan for a data set.
 
-    `base` is a plan to use as it is but for `changes`; `instances` and `spacing_um` tell how to read the files.
+    `base` is a plan to use as it is but for `changes`; `coding` and `spacing_um` tell how to read the files.
     """
 
     desc: str
     request: PlanRequest
     base: Path | None = None
     changes: dict[str, Any] = dataclasses.field(default_factory=dict)
-    instances: bool = False
+    coding: Coding = PLAIN
     spacing_um: SpacingUm | None = None
 
 
@@ -70,7 +71,7 @@ def _sample_intensities(order: PlanOrder, cases: Sequence[Case], report: Reporte
     rng = np.random.default_rng(order.request.seed)
     samples = []
     for case in report.track(cases, "intensities", unit="volume"):
-        loaded = read_case(case, order.request.num_classes, order.instances)
+        loaded = read_case(case, order.request.num_classes, order.coding)
         samples.append(sample_object_voxels(loaded.image, loaded.labels, rng))
     if not sum(part.shape[1] for part in samples):
         raise ConfigError("--ct_norm measures intensities inside the objects, but all masks are empty")

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from biom3d.config import Plan
-from biom3d.data.labels import count_classes
+from biom3d.data.labels import IGNORED, count_classes
 from biom3d.data.patches import Case, crop, draw_places
 
 PATCHES = 200  # drawn to learn what training sees; the shift then has a standard deviation of 0.05 to 0.15
@@ -29,7 +29,7 @@ def prior_shift(cases: Sequence[Case], plan: Plan) -> tuple[float, ...]:
     if not plan.prior_correction:
         return tuple(shift.tolist())
     seen = _share(_patches(cases, plan), plan.num_classes)
-    there = np.mean([_share([_thinned(case.mask)], plan.num_classes) for case in cases], axis=0)
+    there = np.mean([_share([_thinned(case)], plan.num_classes) for case in cases if _is_annotated(case)], axis=0)
     known = (seen > 0) & (there > 0)
     if known[0]:
         shift[known] = np.log(seen[known] / seen[0] * there[0] / there[known])
@@ -44,13 +44,23 @@ def _patches(cases: Sequence[Case], plan: Plan) -> Iterator[np.ndarray]:
             yield crop(case.mask, start, plan.patch_size)
 
 
-def _thinned(mask: np.ndarray) -> np.ndarray:
-    """Return a mask (z, y, x) with every n-th plane only, where it is large."""
+def _is_annotated(case: Case) -> bool:
+    return case.labelled is None or len(case.labelled) > 0
+
+
+def _thinned(case: Case) -> np.ndarray:
+    """Return a mask (z, y, x) with every n-th plane only, where it is large and not only a few are annotated."""
+    mask = case.mask
+    if case.labelled is not None:
+        return mask
     step = min(len(mask), int(np.ceil(mask.size / VOXELS_PER_CASE)))  # of a large plane, as in 2D, all is counted
     return mask[step // 2 :: step]
 
 
 def _share(masks: Iterable[np.ndarray], num_classes: int) -> np.ndarray:
     """Return the share of each class (num_classes + 1,) in masks; what is no class, in damaged ones, counts as one."""
-    total = sum(count_classes(mask.clip(0, num_classes), num_classes).sum(0) for mask in masks)
+    total = sum(
+        count_classes(mask.clip(IGNORED if mask.dtype.kind == "i" else 0, num_classes), num_classes).sum(0)
+        for mask in masks
+    )
     return np.asarray(total / np.sum(total))

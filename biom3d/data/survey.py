@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from biom3d.data.dataset import is_one_array, mixture_problems, place_warnings, shape_problems
-from biom3d.data.labels import LabelRule, check_labels, count_labels, describe_values, map_counts
+from biom3d.data.labels import PLAIN, Coding, LabelRule, check_labels, count_labels, describe_values, map_counts
 from biom3d.data.pairing import Case
 from biom3d.data.remarks import group_remarks
 from biom3d.errors import DataError
@@ -65,10 +65,10 @@ class CaseFacts:
 
 @dataclass(frozen=True)
 class Question:
-    """What a data set is asked: how many classes, are labels single objects, which spacing overrides the files."""
+    """What a data set is asked: how many classes, what labels stand for, which spacing overrides the files."""
 
     num_classes: int | None = None
-    instances: bool = False
+    coding: Coding = PLAIN
     spacing_um: Spacing | None = None
 
 
@@ -85,7 +85,7 @@ def survey_case(case: Case, question: Question) -> tuple[CaseFacts, list[Finding
     except DataError as error:
         findings.append(Finding("error", str(error)))
     if mask is not None and question.num_classes is not None:
-        rule = check_labels(mask.values, question.num_classes, question.instances)
+        rule = check_labels(mask.values, question.num_classes, question.coding)
     facts = CaseFacts(case, image, mask, rule)
     return facts, findings + _image_findings(facts) + _mask_findings(facts) + _pair_findings(facts)
 
@@ -230,7 +230,10 @@ def _mask_findings(facts: CaseFacts) -> list[Finding]:
         findings.append(Finding("error", f"'{path}': {facts.rule.problem}"))
     if facts.rule and facts.rule.warning:
         findings.append(Finding("warning", f"'{path}': {facts.rule.warning}"))
-    if not any(mask.values) and not mask.not_whole:
+    ignored = facts.rule.ignore if facts.rule else None
+    if set(mask.values) == {ignored}:
+        findings.append(Finding("warning", f"'{path}': every voxel is {ignored}, to be ignored: nothing is annotated"))
+    elif not any(value for value in mask.values if value != ignored) and not mask.not_whole:
         findings.append(Finding("warning", f"'{path}': no object in it, all background"))
     return findings
 
@@ -304,6 +307,8 @@ def _class_findings(facts: Sequence[CaseFacts], question: Question) -> list[Find
     """Say which classes never occur; no object in any mask is an error."""
     counts = [class_voxels(one) for one in facts if one.mask and not (one.rule and one.rule.problem)]
     if not counts or len(counts) < sum(one.case.mask is not None for one in facts):
+        return []
+    if any(one.mask and one.mask.not_whole for one in facts):  # what their values were meant to be nobody knows
         return []
     present = {label for count in counts if count for label, voxels in count.items() if voxels}
     if not any(present):

@@ -50,6 +50,15 @@ KEEP: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
+def with_values(labels: np.ndarray, values: Sequence[int]) -> np.ndarray:
+    """Write the `values` of the classes 1, 2, ... in place of them, plane by plane; no values: nothing changes."""
+    if values:
+        table = np.array([0, *values], labels.dtype)
+        for plane in labels:
+            plane[...] = table[plane]
+    return labels
+
+
 def refuse_large(keep: str, shape: Sequence[int], held: float, limit: Limit) -> None:
     """Raise DataError where a volume of `shape` cannot be held whole, as every `keep` but "none" does."""
     needed = (held + BYTES * math.prod(shape)) / SHARE

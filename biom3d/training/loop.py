@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from biom3d.config import Plan, Triple, load_plan, save_plan
 from biom3d.data import augment
+from biom3d.data.labels import IGNORED
 from biom3d.data.patches import WHOLE, Case, margin_of, sample_batch
 from biom3d.data.priors import prior_shift
 from biom3d.errors import Biom3dError, DataError
@@ -70,6 +71,7 @@ class Training:
     scaler: torch.amp.GradScaler
     rows: list[LogRow]
     prior_shift: tuple[float, ...] = ()  # see `data.priors`; predictions subtract it
+    partial: bool = False  # some volumes are annotated in parts only
     origin: str = ""  # hash of the weights it started from, when it fine-tunes
 
     @property
@@ -110,7 +112,7 @@ def start(
     torch.manual_seed(_seed(plan.seed, fold))
     network = build_network(plan)
     if weights is not None:
-        load_weights(network, weights, "fine-tuning")
+        load_weights(network, _with_new_outputs(network, weights), "fine-tuning")
     network = network.to(device)
     if plan.optimizer == "adamw":
         optimizer: torch.optim.Optimizer = torch.optim.AdamW(
@@ -128,7 +130,8 @@ def start(
     number = max(1, max(plan.num_pools) - 1) if plan.deep_supervision else 1
     heads = distribute(Heads(network, number), group, device)
     shift = prior_shift(cases[0], plan)
-    return Training(plan, fold, *cases, run, compute, network, heads, optimizer, scaler, [], shift)
+    partial = any(case.labelled is not None for part in cases for case in part)
+    return Training(plan, fold, *cases, run, compute, network, heads, optimizer, scaler, [], shift, partial)
 
 
 def resume(training: Training, any_length: bool = False) -> bool:
@@ -158,6 +161,24 @@ def resume(training: Training, any_length: bool = False) -> bool:
     if training.compute.group.is_first:  # a killed training may have missed its last line
         write_log(training.run / "log" / "log.csv", training.rows)
     return True
+
+
+OUTPUTS = "decoder.convs."  # the layers whose size is the number of classes
+
+
+def outputs_of(weights: dict[str, Tensor]) -> int | None:
+    """Return how many scores a network of these weights gives a voxel, None where they are of another network."""
+    layers = [value for name, value in weights.items() if name.removeprefix("module.").startswith(OUTPUTS)]
+    return len(layers[0]) if layers and isinstance(layers[0], Tensor) else None
+
+
+def _with_new_outputs(network: UNet, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights whose last layers are those of `network` where they know another number of classes."""
+    fresh = network.state_dict()
+    named = {name.removeprefix("module."): value for name, value in weights.items()}
+    if outputs_of(named) == outputs_of(fresh):
+        return weights
+    return {name: fresh[name] if name.startswith(OUTPUTS) and name in fresh else named[name] for name in named}
 
 
 def load_weights(network: UNet, weights: dict[str, Tensor], where: str) -> None:
@@ -260,7 +281,7 @@ def _step(training: Training, images: Tensor, masks: Tensor) -> Tensor:
     with explain_out_of_memory("a training step does not fit the memory", remedy):
         with autocast_to(training.compute.half, training.device):
             scores = training.heads(images)
-        loss = deep_supervision(scores, masks, plan.batch_size, group)
+        loss = deep_supervision(scores, masks, plan.batch_size, group, training.partial)
         training.optimizer.zero_grad(set_to_none=True)
         training.scaler.scale(loss * group.size).backward()  # DistributedDataParallel takes the mean of all
         training.scaler.unscale_(training.optimizer)
@@ -288,8 +309,9 @@ def validate(training: Training) -> tuple[float, float, float]:
         target = torch.from_numpy(masks).to(training.device).long()
         with autocast_to(training.compute.half, training.device):
             scores = training.network(torch.from_numpy(images).to(training.device))
-        losses[step] = dice_cross_entropy(scores, target)
+        losses[step] = dice_cross_entropy(scores, target, training.partial)
         pairs = target * classes + scores.argmax(1)
+        pairs = pairs[target >= 0] if training.partial else pairs
         confusion += torch.bincount(pairs.flatten(), minlength=classes**2).view(classes, classes)
     iou, dice = overlap_scores(group.sum(confusion))
     return float(group.sum(losses).mean()), iou, dice
@@ -329,8 +351,9 @@ def _batches(training: Training, epoch: int) -> Iterator[Batch]:
 def _draw(plan: Plan, cases: Sequence[Case], margin: Triple, rng: np.random.Generator, share: slice = WHOLE) -> Batch:
     """Return the share of a batch; DataError where a mask holds unknown labels, which would crash a GPU."""
     images, masks = sample_batch(cases, plan.patch_size, margin, plan.batch_size, plan.foreground_rate, rng, share)
-    if masks.min() < 0 or masks.max() > plan.num_classes:
-        odd = next(case for case in cases if case.mask.min() < 0 or case.mask.max() > plan.num_classes)
+    lowest = IGNORED if any(case.labelled is not None for case in cases) else 0
+    if masks.min() < lowest or masks.max() > plan.num_classes:
+        odd = next(case for case in cases if case.mask.min() < lowest or case.mask.max() > plan.num_classes)
         raise DataError(
             f"the preprocessed mask of '{odd.name}' holds labels {odd.mask.min()}..{odd.mask.max()}, the plan knows "
             f"0..{plan.num_classes}; it was damaged or changed: run preprocess again"
@@ -349,7 +372,11 @@ def _prepare(training: Training, batch: Batch, epoch: int, step: int) -> tuple[T
     parameters = augment.draw_parameters(plan.batch_size, plan.patch_size, plan.spacing_um, rng)
     generator = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
     share = training.compute.group.share(plan.batch_size)
-    return augment.apply(images, masks, plan.patch_size, parameters, generator, share)
+    if not training.partial:
+        return augment.apply(images, masks, plan.patch_size, parameters, generator, share)
+    # outside of what was read it puts 0, which is not annotated here
+    images, masks = augment.apply(images, masks - IGNORED, plan.patch_size, parameters, generator, share)
+    return images, masks + IGNORED
 
 
 def _save(training: Training, is_best: bool) -> None:

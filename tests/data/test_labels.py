@@ -1,12 +1,22 @@
 import numpy as np
 import pytest
 
-from biom3d.data.labels import LabelRule, apply_rule, check_labels, count_classes, count_labels, find_rule, map_counts
+from biom3d.data.labels import (
+    IGNORED,
+    Coding,
+    LabelRule,
+    apply_rule,
+    check_labels,
+    count_classes,
+    count_labels,
+    find_rule,
+    map_counts,
+)
 from biom3d.errors import DataError
 
 
 def classes_of(labels, num_classes, instances=False):
-    return apply_rule(labels, find_rule(labels, num_classes, instances), num_classes)
+    return apply_rule(labels, find_rule(labels, num_classes, Coding(instances)), num_classes)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint32", "int64"])
@@ -41,7 +51,7 @@ def test_several_objects_are_not_merged_silently():
 
 
 def test_several_objects_are_one_class_when_asked():
-    rule = check_labels([0, 4, 9], 1, instances=True)
+    rule = check_labels([0, 4, 9], 1, Coding(instances=True))
     assert rule.mapping == {0: 0, 4: 1, 9: 1}
 
 
@@ -59,7 +69,7 @@ def test_too_many_classes_say_which():
 
 @pytest.mark.parametrize("instances", [False, True])
 def test_negative_values_are_refused(instances):
-    assert "negative value -1" in (check_labels([-1, 0, 1], 1, instances).problem or "")
+    assert "negative value -1" in (check_labels([-1, 0, 1], 1, Coding(instances)).problem or "")
 
 
 @pytest.mark.parametrize(
@@ -86,7 +96,7 @@ def test_wrong_labels_are_refused():
 
 
 def test_counts_follow_the_rule():
-    assert map_counts({0: 5, 4: 2, 9: 1}, check_labels([0, 4, 9], 1, instances=True)) == {0: 5, 1: 3}
+    assert map_counts({0: 5, 4: 2, 9: 1}, check_labels([0, 4, 9], 1, Coding(instances=True))) == {0: 5, 1: 3}
 
 
 @pytest.mark.parametrize("classes", [1, 3, 20])
@@ -94,3 +104,36 @@ def test_classes_are_counted_plane_by_plane(classes):
     labels = np.random.default_rng(0).integers(0, classes + 1, (3, 8, 9)).astype(np.uint8)
     expected = [np.bincount(plane.ravel(), minlength=classes + 1) for plane in labels]
     assert np.array_equal(count_classes(labels, classes), expected)
+
+
+def test_an_ignored_value_is_no_class():
+    labels, coding = np.array([0, 1, 255, 2]), Coding(ignore=255)
+    rule = find_rule(labels, 2, coding)
+    assert apply_rule(labels, rule, 2).tolist() == [0, 1, IGNORED, 2]
+    assert map_counts({0: 5, 1: 2, 255: 9}, rule) == {0: 5, 1: 2}
+
+
+@pytest.mark.parametrize("instances", [False, True])
+def test_a_negative_value_may_be_ignored(instances):
+    labels, coding = np.array([0, 1, -1, 1]), Coding(instances, -1)
+    assert apply_rule(labels, find_rule(labels, 1, coding), 1).tolist() == [0, 1, IGNORED, 1]
+
+
+def test_values_with_gaps_become_classes():
+    labels, coding = np.array([0, 9, 4, 255]), Coding(ignore=255, values=(4, 9))
+    assert apply_rule(labels, find_rule(labels, 2, coding), 2).tolist() == [0, 2, 1, IGNORED]
+
+
+def test_one_value_too_many_may_be_ignored():
+    assert "if 255 marks what nobody has annotated pass --ignore_label 255" in (
+        check_labels([0, 1, 255], 1).problem or ""
+    )
+
+
+def test_gaps_get_their_values():
+    assert "pass --num_classes 2 --label_values 3 9" in (check_labels([0, 3, 9], 1).problem or "")
+
+
+def test_ignored_voxels_are_not_counted():
+    labels = np.array([[[0, -1, 1], [-1, -1, 2]]], np.int16)
+    assert count_classes(labels, 2).tolist() == count_classes(labels, 9)[:, :3].tolist() == [[1, 1, 1]]

@@ -2,7 +2,16 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from biom3d.data.patches import Case, choose_start, crop, mirrored, sample_batch, sample_foreground, window_starts
+from biom3d.data.patches import (
+    Case,
+    choose_start,
+    crop,
+    mirrored,
+    sample_batch,
+    sample_foreground,
+    sample_labelled,
+    window_starts,
+)
 
 
 def case(shape=(20, 24, 28), seed=0):
@@ -84,3 +93,17 @@ def test_of_many_foreground_voxels_some_are_drawn_once_each():
     voxels = sample_foreground(labels, 1, np.random.default_rng(0), limit=50)[1]
     assert (labels[tuple(voxels.T)] == 1).all()
     assert len(np.unique(voxels, axis=0)) == 50
+
+
+def test_patches_lie_where_a_volume_is_annotated():
+    mask = np.full((40, 60, 60), -1, np.int16)
+    mask[30, 40:50, 10:20] = 0
+    rng = np.random.default_rng(0)
+    case = Case("c", np.zeros((1, *mask.shape), np.float32), mask, {}, sample_labelled(mask, rng))
+    for _ in range(50):
+        start = choose_start(case, (8, 8, 8), False, rng)
+        assert (crop(mask, start, (8, 8, 8)) >= 0).any()
+
+
+def test_a_volume_that_is_annotated_whole_has_no_list_of_voxels():
+    assert sample_labelled(np.zeros((4, 4, 4), np.int16), np.random.default_rng(0)) is None

@@ -5,7 +5,7 @@ import pytest
 
 from biom3d.config import PlanRequest
 from biom3d.data import priors
-from biom3d.data.patches import Case, sample_foreground
+from biom3d.data.patches import Case, sample_foreground, sample_labelled
 from biom3d.data.priors import LARGEST, prior_shift
 from biom3d.planning.fingerprint import make_fingerprint
 from biom3d.planning.machine import Machine
@@ -98,3 +98,17 @@ def test_a_class_without_voxels_is_not_shifted():
 def test_a_plan_can_forbid_it():
     case = case_with(CORNER)
     assert prior_shift([case], plan_for(case, foreground_rate=1.0, prior_correction=False)) == (0.0, 0.0)
+
+
+def test_only_what_is_annotated_counts(monkeypatch):
+    monkeypatch.setattr(priors, "VOXELS_PER_CASE", 1000)
+    mask = np.full(SHAPE, -1, np.int16)
+    mask[5] = 0
+    mask[5, :16] = 1
+    rng = np.random.default_rng(0)
+    case = Case(
+        "c", np.zeros((1, *SHAPE), np.float32), mask, sample_foreground(mask, 1, rng), sample_labelled(mask, rng)
+    )
+    whole = plan_for(case, patch=SHAPE)
+    assert prior_shift([case], whole) == (0.0, 0.0)
+    assert prior_shift([case], plan_for(case, foreground_rate=1.0))[1] > 0.3

@@ -43,3 +43,27 @@ def test_the_learning_rate_falls_from_its_start_towards_zero():
     assert rates[0] == 0.01
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] > 0
+
+
+def test_what_is_not_annotated_changes_no_loss(target):
+    scores = torch.randn(2, 3, 8, 8, 8, generator=torch.Generator().manual_seed(1))
+    hidden = target.clone()
+    hidden[:, 4:] = -1
+    expected = dice_cross_entropy(scores[:, :, :4], target[:, :4])
+    assert dice_cross_entropy(scores, hidden, partial=True).item() == pytest.approx(expected.item(), abs=1e-5)
+    heads = [scores, torch.nn.functional.avg_pool3d(scores, 2)]
+    changed = [heads[0].clone(), heads[1].clone()]
+    changed[0][:, :, 4:], changed[1][:, :, 2:] = 9, -9
+    assert deep_supervision(heads, hidden, partial=True) == deep_supervision(changed, hidden, partial=True)
+
+
+def test_a_patch_without_annotation_teaches_nothing():
+    scores = torch.randn(1, 3, 4, 4, 4, requires_grad=True)
+    dice_cross_entropy(scores, torch.full((1, 4, 4, 4), -1), partial=True).backward()
+    assert not scores.grad.any()
+
+
+def test_where_all_is_annotated_the_loss_is_the_usual_one(target):
+    scores = torch.randn(2, 3, 8, 8, 8, generator=torch.Generator().manual_seed(1))
+    usual = deep_supervision([scores], target)
+    assert deep_supervision([scores], target, partial=True).item() == pytest.approx(usual.item(), abs=1e-5)

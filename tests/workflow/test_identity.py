@@ -50,6 +50,7 @@ def test_an_option_of_the_training_makes_the_model_and_what_follows_old(texts, o
         "skip_bad": "true",
         "is_2d": "true",
         "instances": "true",
+        "label_values": "[4]",
     }
     values |= {"preset": "small", "device": "cpu", "optimizer": "sgd", "patch_size": "[8, 8, 8]", "max_dim": 64}
     found = changed(texts(), texts(f"{option}: {values.get(option, 3)}"))

@@ -6,6 +6,7 @@ import yaml
 from biom3d_workflow.project import load_project
 
 from biom3d.config import PlanRequest
+from biom3d.data.labels import PLAIN
 from biom3d.pred import PredictOptions
 from tests.workflow.conftest import ROOT
 
@@ -74,7 +75,13 @@ def test_the_defaults_are_those_of_the_engine():
     steps = {"instances": False, "skip_bad": False}
     steps |= {"tta": PredictOptions().mirror, "keep": PredictOptions().keep, "scores": PredictOptions().scores}
     assert {key: ours[key] for key in steps} == steps
-    assert set(ours) == set(engine) | set(steps) | {"plan", "fine_tune", "formats", "location"}
+    assert (ours["ignore_label"], ours["label_values"]) == (PLAIN.ignore, None)
+    assert set(ours) == set(engine) | set(steps) | {"ignore_label", "label_values"} | {
+        "plan",
+        "fine_tune",
+        "formats",
+        "location",
+    }
 
 
 @pytest.mark.parametrize("name", ["config", "datasets"])

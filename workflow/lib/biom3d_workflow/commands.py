@@ -55,7 +55,7 @@ def preprocess(model: Model, sets: Iterable[Dataset]) -> str:
         words += ["--ct_norm"] if model.options["ct_norm"] else []
     words += ["--is_2d", "True"] if model.options["is_2d"] else []
     words += ["--skip_bad"] if model.options["skip_bad"] else []
-    return shlex.join(words + _instances(model) + _spacing(sets[0].spacing_um))
+    return shlex.join(words + _coding(model) + _spacing(sets[0].spacing_um))
 
 
 def base_plan(model: Model) -> str | None:
@@ -85,7 +85,7 @@ def check(dataset: Dataset, models: Mapping[str, Model]) -> str:
     users = (*dataset.train, *dataset.predict)
     if dataset.masks and users:
         user = models[users[0]]
-        words += ["--msk_path", _path(dataset.mask_arrays), *_options(user.options, ["num_classes"]), *_instances(user)]
+        words += ["--msk_path", _path(dataset.mask_arrays), *_options(user.options, ["num_classes"]), *_coding(user)]
     words += ["--skip_bad"] if skips_bad(dataset, models) else []
     return shlex.join(words + _spacing(dataset.spacing_um))
 
@@ -110,7 +110,7 @@ def predict(model: Model, dataset: Dataset, is_ours: bool = True) -> str:
 
 def evaluate(model: Model, dataset: Dataset) -> str:
     """Return the options of `biom3d.eval`."""
-    words = ["--path_lab", _path(dataset.mask_arrays), *_options(model.options, ["num_classes"]), *_instances(model)]
+    words = ["--path_lab", _path(dataset.mask_arrays), *_options(model.options, ["num_classes"]), *_coding(model)]
     return shlex.join(words + _spacing(dataset.spacing_um))
 
 
@@ -124,7 +124,7 @@ def overlay(model: Model, dataset: Dataset, *metrics: str) -> str:
     """Return the options of `biom3d.report overlay`; without masks there is no truth."""
     words = ["--path_in", _path(dataset.image_arrays)]
     if dataset.masks:
-        words += ["--path_lab", _path(dataset.mask_arrays), "--metrics", *metrics, *_instances(model)]
+        words += ["--path_lab", _path(dataset.mask_arrays), "--metrics", *metrics, *_coding(model)]
     return shlex.join(words + _spacing(dataset.spacing_um))
 
 
@@ -138,8 +138,10 @@ def _options(options: Mapping[str, Any], keys: Iterable[str]) -> list[str]:
     return words
 
 
-def _instances(model: Model) -> list[str]:
-    return ["--instances"] if model.options["instances"] else []
+def _coding(model: Model) -> list[str]:
+    """Return what the values of masks stand for."""
+    words = ["--instances"] if model.options["instances"] else []
+    return words + _options(model.options, ["ignore_label", "label_values"])
 
 
 def _text(value: Any) -> str:

@@ -48,8 +48,11 @@ NEUTRAL: Mapping[str, Any] = {
     "skip_bad": False,
     "max_minutes": None,
     "scores": False,
+    "ignore_label": None,
+    "label_values": None,
 }
-PLAN = (*commands.PLAN_OPTIONS, "ct_norm", "is_2d", "instances", "skip_bad", "plan", "fine_tune")
+CODING = ("ignore_label", "label_values")  # what values of masks stand for, beside `instances`
+PLAN = (*commands.PLAN_OPTIONS, "ct_norm", "is_2d", "instances", "skip_bad", "plan", "fine_tune", *CODING)
 # What reads and writes volumes, and what computes, by step.
 VOLUMES = ("numpy", "tifffile", "imagecodecs", "nibabel", "h5py", "zarr")
 PACKAGES: Mapping[str, tuple[str, ...]] = {
@@ -103,7 +106,7 @@ class Identities:
     def _check(self, dataset: str) -> Facts:
         row = self.project.datasets[dataset]
         users = [self.project.models[name] for name in (*row.train, *row.predict)]
-        masks = _options(users[0], ["num_classes", "instances"]) if row.masks and users else {}
+        masks = _options(users[0], ["num_classes", "instances", *CODING]) if row.masks and users else {}
         passes = {"skip_bad": True} if skips_bad(row, self.project.models) else {}
         return {**self._files(row), **masks, **passes}
 
@@ -124,7 +127,7 @@ class Identities:
     def _evaluate(self, model: str, dataset: str) -> Facts:
         found, row = self.project.models[model], self.project.datasets[dataset]
         facts = {"prediction": self._short("predict", model, dataset), **self._files(row)}
-        return {**facts, **_options(found, ["num_classes", "instances"]), **self._theirs("eval")}
+        return {**facts, **_options(found, ["num_classes", "instances", *CODING]), **self._theirs("eval")}
 
     def _export_labels(self, model: str, dataset: str) -> Facts:
         found, row = self.project.models[model], self.project.datasets[dataset]
@@ -134,7 +137,7 @@ class Identities:
     def _overlay(self, model: str, dataset: str) -> Facts:
         found, row = self.project.models[model], self.project.datasets[dataset]
         facts = {"prediction": self._short("predict", model, dataset), **self._files(row)}
-        return {**facts, **_options(found, ["instances"]), **self._ours("report overlay")}
+        return {**facts, **_options(found, ["instances", *CODING]), **self._ours("report overlay")}
 
     def _export_model(self, model: str) -> Facts:
         return {"model": self._model(model), **self._ours("export model")}

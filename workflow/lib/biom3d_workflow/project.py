@@ -335,9 +335,9 @@ def _check_agreement(project: Project, rows: Sequence[Dataset], table: str, loca
             yield Problem(table, odd.line, f"{text}; one model learns from one spacing")
     for row in rows:
         users = [name for name in (*row.train, *row.predict) if name in project.models]
-        for option in ("num_classes", "instances"):
+        for option in ("num_classes", "instances", "ignore_label", "label_values"):
             values = {name: project.models[name].options[option] for name in users}
-            if row.masks and len(set(values.values())) > 1:
+            if row.masks and len({str(value) for value in values.values()}) > 1:
                 listed = ", ".join(f"{name}: {value}" for name, value in values.items())
                 text = f"masks: models with different {option} use them ({listed}); give each its own row"
                 yield Problem(table, row.line, text)

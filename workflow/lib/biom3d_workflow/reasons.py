@@ -24,6 +24,11 @@ COLUMNS = {
 # What is said otherwise as a whole: pattern and words; @ stands for whose option it is.
 SENTENCES = (
     (r"\b(?:pass|give|use|set) --instances\b", "set `instances: true`@"),
+    (
+        r"\b(?:pass|give|use|set) --num_classes (\d+) --label_values ([\d ]*\d)",
+        r"set `num_classes: \1` and `label_values: [\2]`@",
+    ),
+    (r"\b(?:pass|give|use|set) --ignore_label (-?\d+)", r"set `ignore_label: \1`@"),
     (r"\b(?:pass|give|use|set) --num_classes (\d+)", r"set `num_classes: \1`@"),
     (r"\bgive --spacing Z Y X in µm for all\b", f"fill in column spacing_um of {TABLE} for all"),
     (r"\bgive (?:the true size in the unit of the model by )?--spacing Z Y X", f"fill in column spacing_um of {TABLE}"),
