@@ -512,8 +512,16 @@ def _model_folders(given: Sequence[str]) -> Iterator[list[Path]]:
                 folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="biom3d-model-"))
                 runs += unpack_model(path, Path(folder))
             else:
-                runs.append(path)
+                runs += _folds_of(path)
         yield runs
+
+
+def _folds_of(path: Path) -> list[Path]:
+    """Return the folds in the folder of a model, logs/MODEL; what is a fold itself, or none of ours, as it is."""
+    if (path / "plan.yaml").is_file():
+        return [path]
+    folds = [(int(fold.name[5:]), fold) for fold in path.glob("fold_*") if fold.name[5:].isdigit()]
+    return [fold for _, fold in sorted(folds)] or [path]
 
 
 def _open_record(folder: Path, images: Sequence[Path], identity: str, is_ours: bool) -> dict[str, Any]:

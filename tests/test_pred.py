@@ -361,3 +361,12 @@ def test_an_error_of_our_own_stops_no_other_image(model, tmp_path, capfd, monkey
         run(model, model / "images", tmp_path / "out")
     assert "cannot predict" in capfd.readouterr().err
     assert sorted(p.name for p in (tmp_path / "out.partial").glob("*.tif")) == ["a.tif", "c.tif", "d.tif"]
+
+
+def test_the_folder_of_a_model_stands_for_its_folds(tmp_path):
+    from biom3d.pred import _model_folders
+
+    for name in ("fold_0", "fold_10", "fold_2", "fold_3.partial"):
+        (tmp_path / name).mkdir()
+    with _model_folders([str(tmp_path), str(tmp_path / "fold_0")]) as runs:
+        assert [run.name for run in runs] == ["fold_0", "fold_2", "fold_10", "fold_0"]

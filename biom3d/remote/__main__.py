@@ -199,7 +199,8 @@ def _clean(host: "Host", runtime: "Runtime", args: argparse.Namespace, report: "
         report.info("nothing was removed; --yes removes it")
         return
     clean(host, plan, runtime)
-    report.info("removed")
+    is_any = bool(plan.folders or plan.files or plan.ended)
+    report.info(f"removed: {size_text(plan.size)}" if is_any else "there was nothing to remove")
 
 
 def _datasets(host: "Host", args: argparse.Namespace, report: "Reporter") -> None:

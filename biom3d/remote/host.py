@@ -126,6 +126,10 @@ class Host(Protocol):
         """
         ...
 
+    def find_damaged(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Read again what was sent for these; return those that are not what they were, to be sent again."""
+        ...
+
     def let_go(self, names: Iterable[str]) -> None:
         """Remove these contents, which were held, unless a job has them."""
         ...

@@ -336,7 +336,23 @@ class Life:
         if canceller:
             return self._error(f"cancelled with 'biom3d remote cancel' by {canceller}; the same command goes on")
         self._note_cause(end)
-        return explain_end(job.spec, self._host.name, end, self._follower.last_lines)
+        error = explain_end(job.spec, self._host.name, end, self._follower.last_lines)
+        return self._damage(end, str(error)) or error
+
+    def _damage(self, end: End, what: str) -> JobError | None:
+        """Return what to tell where the job failed on inputs that are whole here and damaged on the host."""
+        if end.is_out_of_memory or end.code in (TIME_LIMIT, SIGKILL, SIGTERM):
+            return None
+        damaged: list[Entry] = []
+        with suppress(HostError, TransferError):
+            damaged = self._host.find_damaged(self._job.entries)
+        if not damaged:
+            return None
+        names = ", ".join(f"'{entry.name}'" for entry in damaged[:3]) + (" and more" if len(damaged) > 3 else "")
+        return self._error(
+            f"{names} was damaged on the host after it was sent, and is whole here: see to its disk. The same command"
+            f" sends it again and goes on.\nWhat the job said: {what}"
+        )
 
     def _note_cause(self, end: End) -> None:
         """Add to the log of the step that was at work what it could not say itself: that it was killed, and why."""

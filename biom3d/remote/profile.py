@@ -149,6 +149,7 @@ def check(settings: Settings) -> None:
         _refuse_for_local(settings)
         return
     _check_numbers(settings)
+    _refuse_port_in_host(settings.host)
     ssh = ssh_settings(settings)
     for user in (ssh.user, *(hop.user for hop in ssh.jump or ())):
         if user and ":" in user:
@@ -157,6 +158,14 @@ def check(settings: Settings) -> None:
                 " or comes from a keyring or the variable BIOM3D_SSH_PASSWORD"
             )
     plan_route(ssh)
+
+
+def _refuse_port_in_host(host: str) -> None:
+    name, colon, port = host.rpartition(":")
+    if host.startswith("[") or (colon and port.isdigit() and ":" not in name):
+        plain = name.strip("[]") if port.isdigit() else host.strip("[]")
+        number = port if port.isdigit() and not host.endswith("]") else "PORT"
+        raise ConfigError(f"host '{host}' is more than a name or an address; give: --host {plain} --port {number}")
 
 
 def _check_words(settings: Settings) -> None:

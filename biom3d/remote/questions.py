@@ -142,6 +142,14 @@ def drop_unused(root: PurePosixPath) -> str:
     return _DROP_UNUSED.line(root)
 
 
+_DROP_DAMAGED = made("drop_damaged", f'cd -- "$1/{STORE}" && xargs -0 -r rm -f --', "root", stdin="keys")
+
+
+def drop_damaged(root: PurePosixPath) -> str:
+    """Remove the named files of the store, also those that jobs link."""
+    return _DROP_DAMAGED.line(root)
+
+
 _PLACE_DATASET = made(
     "place_dataset",
     'mkdir -p -- "${2%/*}" && { [ ! -e "$2" ] || exit 65; } && mv -T -- "$1" "$2"',

@@ -154,6 +154,15 @@ class SSHHost:
                 held.put_stand_in(made[name], target)
         return tuple(made.values())
 
+    def find_damaged(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Have the host hash its copies again; those that are damaged leave the store, so that they are sent again."""
+        site = self._look()[0]
+        sent = [entry for entry in entries if not entry.resident]
+        keys = {entry.key for entry in site.find_missing(sent, is_checked=True)}
+        if keys:
+            site.ask(questions.drop_damaged(site.root), zero_ended(map(store_name, keys)))
+        return [entry for entry in sent if entry.key in keys]
+
     def let_go(self, names: Iterable[str]) -> None:
         """Remove contents from the store that no job has linked."""
         site = self._look()[0]

@@ -58,7 +58,7 @@ def job_rows(jobs: Iterable[Seen]) -> list[tuple[str, ...]]:
     """Return the rows of a table of jobs."""
     return [
         (
-            seen.id[:12],
+            seen.id,
             seen.state,
             local_time(seen.since),
             seen.threads,

@@ -29,26 +29,20 @@ The configuration is JSON, every key optional; it and the log must lie outside o
 # ruff: noqa: B905, N818, PTH101, PTH102, PTH110, PTH111, PTH112, PTH114, PTH116, PTH118, S103, S108, S606
 from __future__ import annotations
 
-import argparse
-import base64
-import calendar
 import contextlib
-import ctypes
-import gzip
-import hashlib
-import io
 import json
 import os
 import re
-import select
 import shlex
 import stat
 import sys
-import threading
 import time
-import urllib.parse
-import zlib
-from typing import Any, NamedTuple
+
+# What few commands need is imported where it is needed: each command of a client starts this program.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import threading
+    from typing import Any
 
 REFUSED = 77  # exit code, EX_NOPERM
 ROOT = ".biom3d"  # below the working folder: store/, tmp/, jobs/
@@ -138,7 +132,11 @@ class Gate:
         except ValueError:
             words = []
         ours = words[:2] == ["sh", "-c"] and len(words) > 3
-        need(ours, "only Biom3d's own commands are allowed with this key")
+        need(
+            ours,
+            "this key is for biom3d-workflow (`biom3d remote`), whose own commands alone are allowed; the remote mode"
+            " of Biom3d's window and other programs cannot use it",
+        )
         script, given = words[2], words[4:]
         need(script in TABLE, f"not a command of this gate, which is of version {VERSION}; is the client of another?")
         name, kinds, stdin = TABLE[script]
@@ -241,6 +239,9 @@ class Gate:
 
     def filter_names(self, given: bytes, folder: str, is_packed: bool) -> bytes:
         """Return the names if all of them lead to something in `folder`; without one they are names of the store."""
+        import gzip
+        import io
+
         if is_packed:
             with gzip.GzipFile(fileobj=io.BytesIO(given)) as file:
                 names = read_up_to(file, MOST_INPUT)
@@ -256,7 +257,9 @@ class Gate:
 
     def filter_links(self, packed: bytes, to_job: bool) -> bytes:
         """Return a new archive (tar, gzip) with the same hard links, between the store and jobs only."""
+        import io
         import tarfile
+        import zlib
 
         made = io.BytesIO()
         try:
@@ -298,6 +301,8 @@ class Gate:
             with contextlib.suppress(OSError):  # made by whoever comes first; the sticky bit is for all others
                 os.mkdir(LEASES)
                 os.chmod(LEASES, 0o1777)
+        import ctypes
+
         system = ctypes.CDLL(None, use_errno=True).syscall
         version = system(444, None, 0, 1)  # landlock_create_ruleset
         if version < 2:  # the first version forbids links from one folder to another, which the store is made of
@@ -400,6 +405,11 @@ def disk_usage(folder: str) -> int:
 
 def fingerprint() -> str:
     """Return the key that was used, as sshd tells it where ExposeAuthInfo is on."""
+    if "SSH_USER_AUTH" not in os.environ:
+        return ""
+    import base64
+    import hashlib
+
     try:
         with open(os.environ["SSH_USER_AUTH"], encoding="ascii") as file:
             words = file.readline().split()
@@ -421,18 +431,19 @@ MOST_BODY = 2**22
 PUBLIC = ("Id", "Names", "Name", "Image", "ImageID", "Created", "State", "Status")  # of others' containers
 
 
-class Request(NamedTuple):
+class Request:
     """A request that stands in the table; `words` are the parts of its path that vary."""
 
-    method: str
-    version: str
-    path: str
-    words: tuple[str, ...]
-    options: dict[str, str]
-    body: bytes
+    def __init__(
+        self, method: str, version: str, path: str, words: tuple[str, ...], options: dict[str, str], body: bytes
+    ) -> None:
+        self.method, self.version, self.path, self.words = method, version, path, words
+        self.options, self.body = options, body
 
     def url(self, full_id: str = "") -> str:
         """Return path and options as the engine gets them, with the container's full id for what the client said."""
+        import urllib.parse
+
         path = self.path.replace(f"/{self.words[0]}", f"/{full_id}", 1) if full_id else self.path
         options = f"?{urllib.parse.urlencode(self.options)}" if self.options else ""
         return f"{self.version}{urllib.parse.quote(path, safe='/:@')}{options}"
@@ -499,6 +510,8 @@ class EngineFilter:
 
     def answer(self, method: str, path: str, query: str, body: bytes) -> None:
         """Find the request in the table, and do what stands there."""
+        import urllib.parse
+
         for verb, pattern, allowed, act in self.requests:
             found = re.fullmatch(VERSIONED + pattern, path)
             if verb == method and found and ".." not in path and "//" not in path:
@@ -626,6 +639,8 @@ class EngineFilter:
 
     def find_image(self, name: str) -> str:
         """Return the id of an image if it is allowed."""
+        import urllib.parse
+
         need(re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.:/@-]{0,300}", name) and ".." not in name, "Image")
         status, found = self.fetch("GET", f"/images/{urllib.parse.quote(name, safe='/:@')}/json")
         need(status == 200, f"image '{name}' is not there")
@@ -716,6 +731,8 @@ class EngineFilter:
 
     def relay(self, answer: Any) -> None:
         """Hand on an answer as it comes: logs may take hours."""
+        import threading
+
         has_body = answer.status not in (204, 304)
         self.head(
             answer.status, answer.headers.get("Content-Type", ""), "Transfer-Encoding: chunked" if has_body else ""
@@ -764,11 +781,15 @@ def moment(stamp: str) -> float:
     """Return an engine's time stamp (UTC) as seconds since 1970; 0 for none."""
     if not stamp or stamp.startswith("0001"):
         return 0.0
+    import calendar
+
     return float(calendar.timegm(time.strptime(stamp[:19], "%Y-%m-%dT%H:%M:%S")))
 
 
 def leave_with_client(over: threading.Event) -> None:
     """End this process when nobody reads its answers any more, while the engine is silent."""
+    import select
+
     poll = select.poll()
     poll.register(1, 0)  # errors are always told
     while not over.is_set():
@@ -776,17 +797,23 @@ def leave_with_client(over: threading.Event) -> None:
             os._exit(0)
 
 
+OPTIONS = {
+    "--name": "the person, for the log and as the owner of containers",
+    "--workdir": "the working folder; nothing outside of it is touched",
+    "--config": "what is allowed besides, JSON",
+}
+
+
 def main() -> int:
     """Do what SSH_ORIGINAL_COMMAND says, if it is allowed."""
-    parser = argparse.ArgumentParser(description="The forced command of an SSH key: Biom3d's commands and no others.")
-    parser.add_argument("--name", required=True, help="the person, for the log and as the owner of containers")
-    parser.add_argument("--workdir", required=True, help="the working folder; nothing outside of it is touched")
-    parser.add_argument("--config", help="what is allowed besides, JSON")
-    given = parser.parse_args()
+    words = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+    if len(sys.argv) % 2 == 0 or not {"--name", "--workdir"} <= words.keys() <= {*OPTIONS}:
+        print(__doc__, *(f"    {name:<16}{what}" for name, what in OPTIONS.items()), sep="\n")
+        return 0 if "--help" in sys.argv else 2
     os.umask(0o077)
     line = os.environb.get(b"SSH_ORIGINAL_COMMAND", b"").decode("utf-8", "surrogateescape")
     try:
-        gate = Gate(given.name, given.workdir, given.config)
+        gate = Gate(words["--name"], words["--workdir"], words.get("--config"))
     except (Refused, OSError, ValueError, TypeError, AttributeError) as error:
         print(f"biom3d-gate: refused: {error}", file=sys.stderr)
         return REFUSED
@@ -798,6 +825,8 @@ def main() -> int:
         if "bytes" in stdin:
             gate.check_quota()
         if name == "place_dataset" and gate.socket:  # a job that still runs could change what is then a data set
+            import urllib.parse
+
             job = urllib.parse.quote(arguments[0].split("/")[-2], safe="")
             status, _ = EngineFilter(gate, None, None).fetch("GET", f"/containers/biom3d-{job}/json")
             need(status == 404, "the job has a container yet; remove it first")

@@ -15,6 +15,18 @@ from biom3d.server.survey import GATE_FILE, SERVER_FILE, Facts
 
 CARD = "card.yaml"  # in the working folder of 'server init'
 INSTALLED = Path(".local", "lib", "biom3d", "biom3d-gate")  # below the home folder
+PROGRAM = "biom3d_gate.py"  # beside it: the gate itself
+# Python keeps a module compiled, and a script it compiles each time: two thirds of what a command takes.
+START = """\
+#!/usr/bin/python3 -IS
+# The forced command of a key: starts {program} beside it.
+import sys
+
+sys.path.insert(0, {folder!r})
+from {module} import main
+
+sys.exit(main())
+"""
 
 
 def install_gate(home: Path) -> Path:
@@ -23,11 +35,12 @@ def install_gate(home: Path) -> Path:
     from biom3d.server.gatefile import render_gate
 
     path = home / INSTALLED
-    content = render_gate(TEMPLATES, __version__).encode()
-    if not path.is_file() or path.read_bytes() != content:
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(content)
-            temporary.chmod(0o755)
+    start = START.format(program=PROGRAM, folder=str(path.parent), module=PROGRAM.removesuffix(".py"))
+    for file, text in ((path.with_name(PROGRAM), render_gate(TEMPLATES, __version__)), (path, start)):
+        if not file.is_file() or file.read_text(encoding="utf-8") != text:
+            with atomic_path(file) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+                temporary.chmod(0o755)
     return path
 
 

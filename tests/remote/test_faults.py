@@ -483,6 +483,19 @@ def test_a_file_damaged_on_the_host_is_sent_again(make_far, is_hidden):
     far.assert_clean()
 
 
+def test_a_job_that_fails_on_a_damaged_copy_says_so_and_the_same_command_mends_it(far):
+    digest = write_random(far.folder / "in", MB)
+    shell = f"sha256sum < in | grep -q {digest} && touch out"
+    far.run("cp in out", "out", "in")  # brings it there
+    (far.folder / "out").unlink()
+    damage(far.far(f"store/{digest[:2]}/{digest}"), is_hidden=True)
+    with pytest.raises(JobError, match="'in' was damaged on the host after it was sent, and is whole here"):
+        far.run(shell, "out", "in")
+    far.run(shell, "out", "in")
+    assert (far.folder / "out").exists()
+    far.assert_clean()
+
+
 def damage(path: Path, is_hidden: bool) -> None:
     facts, data = path.stat(), bytearray(path.read_bytes())
     data[1000] ^= 1

@@ -287,6 +287,19 @@ def test_a_path_of_the_host_is_no_path_here_to_snakemake():
     assert read_profile("gpu").workdir == "/root/biom3d"
 
 
+@pytest.mark.parametrize(
+    ("host", "wanted"),
+    [
+        ("gpu1:2222", "--host gpu1 --port 2222"),
+        ("[::1]:2222", "--host ::1 --port 2222"),
+        ("[::1]", "--host ::1 --port"),
+    ],
+)
+def test_a_port_in_the_name_of_the_host_is_told_where_it_goes(host, wanted):
+    with pytest.raises(ConfigError, match=f"give: {wanted}"):
+        write_profile("gpu", Settings(host))
+
+
 @pytest.mark.parametrize("path", ["/scratch/$USER/b3d", "${HOME}/b3d"])
 def test_a_variable_of_this_computer_in_a_path_of_the_host_is_refused(path):
     with pytest.raises(ConfigError, match="variables are those of this computer"):

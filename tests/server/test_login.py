@@ -68,9 +68,11 @@ def test_a_person_with_the_gate_gets_no_shell(admin, account, server, anna, lab)
     assert log_in(anna, account, server, stdin=subprocess.DEVNULL).returncode == 77
 
 
-def test_the_gate_lies_where_its_users_cannot_change_it(admin, account, anna, lab):
+def test_the_gate_lies_where_its_users_cannot_change_it(admin, account, server, anna, lab):
     admin("authorize", account.home / "anna.pub", "--name", "anna", "--workdir", lab)
     text = (account.home / ".ssh" / "authorized_keys").read_text()
+    assert log_in(anna, account, server, "id").returncode == 77
+    assert names_in(account.home / ".local/lib/biom3d") == ["__pycache__", "biom3d-gate", "biom3d_gate.py"]
     assert f'command="{account.home}/.local/lib/biom3d/biom3d-gate --name anna --workdir {lab}"' in text
     assert names_in(lab) == []
 
