@@ -25,6 +25,7 @@ from biom3d.remote.ssh import SSHHost
 from biom3d.remote.ssh_config import SSHSettings
 from biom3d.remote.table import TEMPLATES
 from biom3d.remote.venv import Venv
+from biom3d.server.gatefile import render_gate
 from biom3d.server.report import report_month
 from tests.remote.conftest import Client, account, server
 from tests.remote.server import names_in, wait_for
@@ -221,3 +222,12 @@ def test_the_engine_named_by_its_socket_works(door, settings, tmp_path):
     named = SSHHost(dataclasses.replace(settings, engine_socket=SOCKET))
     assert named.engine().version()["ApiVersion"]
     named.close()
+
+
+def test_a_command_loads_only_what_it_needs(tmp_path):
+    """Each command of a client starts the gate: 45 ms of a processor with all modules and compiling, 20 without."""
+    (tmp_path / "gate.py").write_text(render_gate(TEMPLATES, "1.2.3"))
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import gate; print(*sys.modules)"
+    done = subprocess.run(["/usr/bin/python3", "-IS", "-c", code], capture_output=True, text=True, check=True)
+    dear = {"argparse", "typing", "hashlib", "tarfile", "urllib.parse", "ctypes", "calendar", "http.client"}
+    assert dear & {*done.stdout.split()} == set()
