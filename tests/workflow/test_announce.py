@@ -105,7 +105,7 @@ def test_a_limit_of_time_is_told_and_bounds_the_forecast(request_of):
         if seconds:
             put_run(seconds, 2, name=folder)
         text, _ = describe(project, TRAIN, 2)
-        assert "m: 2 folds of 10 epochs, at most 3 minutes each" in text
+        assert "m: 2 folds of 10 epochs, at most 3 min each" in text
         assert told in text
         shutil.rmtree("logs", ignore_errors=True)
 

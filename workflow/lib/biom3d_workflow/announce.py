@@ -73,7 +73,7 @@ def _training(model: Model, jobs: Sequence[Todo]) -> str:
     count = f"{len(jobs)} fold{'s' if len(jobs) > 1 else ''}"
     limit = model.options["max_minutes"]
     text = f"{model.name}: {count} of {model.options['num_epochs']} epochs"
-    text += f", at most {limit:g} minutes each" if limit else ""
+    text += f", at most {limit:g} min each" if limit else ""
     is_started = any(Path(f"{run}.partial").exists() for run in model.runs)
     return f"{text}; goes on where it was stopped" if is_started else text
 
