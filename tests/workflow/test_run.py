@@ -55,6 +55,17 @@ def test_the_table_says_which_and_why(done):
     assert (len(rows[1]["scores"]), len(rows[2]["scores"])) == (2, 1)  # of two folds; of the labelled data set
 
 
+def test_the_report_of_the_failed_run_tells_why_and_shows_the_rest(done):
+    folder, first = done
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "report.html" in first.stderr
+    assert "<code>logs/steps/check/bad.log</code>" in page
+    assert "check bad: &#39;data/bad/images/cells_000.tif&#39;: " in page
+    assert page.count("data:image/webp;base64,") == 3  # of two labelled volumes and one without masks
+    assert "data/my [cells] &#39;ü&#39;/images" in page  # the table
+    assert str(folder) not in page
+
+
 def test_a_damaged_volume_of_the_training_is_left_out_and_named(done):
     folder, _ = done
     row = json.loads((folder / "logs/outcome.json").read_text())["rows"][1]
