@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from biom3d.cli import add_subcommand, run_step, step_parser
 from biom3d.config import SpacingUm
@@ -11,10 +12,14 @@ from biom3d.errors import ConfigError, DataError
 from biom3d.events import Reporter
 from biom3d.options import add_key_options, add_spacing_option, spacing_from
 
+if TYPE_CHECKING:
+    import numpy as np
+
 DESCRIPTION = """Write results and models in forms that other programs read.
 
   biom3d export labels --path_pred predictions/ --path_in images/ --out_dir labels/
   biom3d export model --log logs/nuclei/fold_0 logs/nuclei/fold_1 --out nuclei.zip"""
+PLANES_BYTES = 1 << 26  # about what is copied at once
 SUFFIXES = {"ome-tiff": ".ome.tif", "ome-zarr": ".ome.zarr"}
 
 
@@ -88,27 +93,48 @@ def write_ome_tiff(out: Path, image: Path, labels: Path, label_name: str, spacin
 
     `spacing_um` (z, y, x) replaces what the image file says. Raises DataError where the shapes differ.
     """
-    import numpy as np
-
-    from biom3d.io import read_header, read_labels, write_volume
+    from biom3d.files import scratch_folder
+    from biom3d.io import read_header, write_volume
 
     if out.exists() and not _is_ours(out, label_name):
         raise DataError(
             f"'{out}' is there and is no earlier export of '{label_name}'; move it away or choose another --out_dir"
         )
     header = read_header(image)
-    array = read_labels(labels).array
-    if array.shape != (1, *header.shape[1:]):
-        raise DataError(
-            f"labels '{labels}' have shape {array.shape} (c, z, y, x), the image '{image}' {header.shape}; "
-            "wanted the same grid"
-        )
-    if array.dtype.itemsize == 8:  # OME-TIFF has no 64-bit integers
-        array = array.astype(np.promote_types(np.min_scalar_type(array.min()), np.min_scalar_type(array.max())))
     if spacing_um:
         header = replace(header, spacing_um=spacing_um, unit="µm")
-    axes = header.axes.replace("C", "")
-    write_volume(out, array, replace(header, axes=axes, channel_names=(label_name,)))
+    with scratch_folder(out.parent) as scratch:
+        array = _mapped_labels(labels, image, header.shape, scratch / "labels.npy")
+        axes = header.axes.replace("C", "")
+        write_volume(out, array, replace(header, axes=axes, channel_names=(label_name,)))
+
+
+def _mapped_labels(path: Path, image: Path, shape: Sequence[int], copy: Path) -> "np.ndarray":
+    """Return labels (1, z, y, x) as a memory map of a plain copy, of few planes in memory at a time.
+
+    64-bit integers, and whole numbers that were floats, are read at once: OME-TIFF wants them in a smaller type.
+    """
+    import numpy as np
+
+    from biom3d.io import open_volume, read_labels
+    from biom3d.io.mapped import forget_pages
+
+    with open_volume(path, "mask") as lazy:
+        found = lazy.header
+        if found.shape != (1, *shape[1:]):
+            raise DataError(
+                f"labels '{path}' have shape {found.shape} (c, z, y, x), the image '{image}' {tuple(shape)}; "
+                "wanted the same grid"
+            )
+        if found.dtype.kind in "iu" and found.dtype.itemsize < 8:
+            array = np.lib.format.open_memmap(copy, "w+", found.dtype, found.shape)
+            step = max(1, PLANES_BYTES // (found.shape[2] * found.shape[3]))
+            for z in range(0, found.shape[1], step):
+                array[:, z : z + step] = lazy.read(z, min(z + step, found.shape[1]))
+                forget_pages(array)
+            return array
+    labels = read_labels(path).array
+    return labels.astype(np.promote_types(np.min_scalar_type(labels.min()), np.min_scalar_type(labels.max())))
 
 
 def _is_ours(path: Path, label_name: str) -> bool:

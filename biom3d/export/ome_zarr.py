@@ -4,7 +4,6 @@
 <name>.ome.zarr/labels/<label name>/0, ... the labels, on the same grids
 """
 
-import colorsys
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,14 +16,14 @@ import zarr
 from biom3d import __version__
 from biom3d.errors import DataError
 from biom3d.files import atomic_path
-from biom3d.io import Header, LazyVolume, open_volume
+from biom3d.io import Header, LazyVolume, open_volume, volume_name
 from biom3d.io.axes import from_czyx
+from biom3d.io.labels import describe_for_zarr
 from biom3d.io.ome_zarr import create_image
 
 VERSION = "0.5"
 MARK = "exported_by_biom3d"  # attribute of what we may replace
 MAX_SIDE = 256  # a viewer shows this at once; larger sides get a coarser level
-MAX_NAMED = 64  # labels that get a colour and a name of their own; instances are more, and viewers choose
 SLAB = 32  # planes in memory; one chunk of io.ome_zarr
 
 Shrink = Callable[[np.ndarray], np.ndarray]
@@ -49,10 +48,11 @@ def write_with_labels(
             )
         if spacing_um:
             header = replace(header, spacing_um=spacing_um, unit="µm")
+        header = replace(header, extra={**header.extra, "layer_name": volume_name(image)})
         write_pyramid(temporary, picture, header, _mean_of_four)
         _set_contrast(zarr.open_group(temporary, mode="a", zarr_format=3))
         target = temporary / "labels" / label_name
-        write_pyramid(target, mask, _label_header(header, mask.header), _first_of_four)
+        write_pyramid(target, mask, _label_header(header, mask.header, label_name), _first_of_four)
         zarr.open_group(temporary / "labels", mode="a", zarr_format=3).attrs.update(
             {"ome": {"version": VERSION, "labels": [label_name]}}
         )
@@ -67,11 +67,18 @@ def _is_ours(folder: Path) -> bool:
         return False
 
 
-def _label_header(image: Header, labels: Header) -> Header:
+def _label_header(image: Header, labels: Header, name: str) -> Header:
     if labels.dtype.kind not in "iu":
         raise DataError(f"labels are of type {labels.dtype}, wanted integers; predict again or convert them")
     axes = image.axes.replace("C", "")
-    return replace(image, shape=labels.shape, dtype=labels.dtype, axes=axes, channel_names=())
+    return replace(
+        image,
+        shape=labels.shape,
+        dtype=labels.dtype,
+        axes=axes,
+        channel_names=(),
+        extra={**image.extra, "layer_name": name},
+    )
 
 
 def write_pyramid(path: Path, volume: LazyVolume, header: Header, shrink: Shrink) -> None:
@@ -167,16 +174,6 @@ def _describe_labels(path: Path) -> None:
     found = set()
     for z0 in range(0, level.shape[0], SLAB):
         found |= set(np.unique(level[z0 : z0 + SLAB]).tolist())
-    values = sorted(found - {0})
-    content: dict[str, Any] = {"version": VERSION, "source": {"image": "../../"}}
-    if 0 < len(values) <= MAX_NAMED:  # the specification allows no empty lists
-        content["colors"] = [{"label-value": v, "rgba": _colour(i)} for i, v in enumerate(values)]
-        content["properties"] = [{"label-value": v, "name": f"class {v}"} for v in values]
+    content = {**describe_for_zarr(sorted(found - {0}), VERSION), "source": {"image": "../../"}}
     ome: Any = group.attrs["ome"]
     group.attrs["ome"] = {**ome, "image-label": content}
-
-
-def _colour(number: int) -> list[int]:
-    """Return an RGBA colour far from those of the numbers before: hues a golden ratio apart."""
-    red, green, blue = colorsys.hsv_to_rgb((0.08 + number * 0.618034) % 1, 0.9, 0.95)
-    return [round(255 * part) for part in (red, green, blue)] + [255]

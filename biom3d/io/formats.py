@@ -14,6 +14,7 @@ from biom3d.errors import Biom3dError, DataError, OutputError
 from biom3d.files import atomic_path
 from biom3d.io.axes import native_dtype
 from biom3d.io.choice import Pick, Role, split_key, with_key
+from biom3d.io.labels import values_of
 from biom3d.io.volume import Header, LazyVolume, Volume
 
 # Suffix -> module of this folder; a suffix that ends another comes after it.
@@ -171,9 +172,9 @@ def write_volume(path: Path | str, array: np.ndarray, header: Header) -> None:
 def write_labels(path: Path | str, labels: np.ndarray, header: Header) -> None:
     """Write labels (z, y, x), integers, maybe a memory map, atomically; `header` is that of the image.
 
-    Spacing, unit, 2D-ness and orientation of the image are kept. 64-bit integers are stored in the smallest
-    type that holds them, since few programs read 64-bit labels; bool becomes uint8. Few planes are in memory
-    at a time.
+    Spacing, unit, 2D-ness and orientation of the image are kept, and viewers are told how to show labels. 64-bit
+    integers are stored in the smallest type that holds them, since few programs read 64-bit labels; bool becomes
+    uint8. Few planes are in memory at a time.
 
     Raises:
         DataError, OutputError: as `write_volume`.
@@ -187,7 +188,7 @@ def write_labels(path: Path | str, labels: np.ndarray, header: Header) -> None:
         dtype=_smallest_type(labels) if dtype.itemsize == 8 and labels.size else dtype,
         axes=header.axes.replace("C", ""),
         channel_names=(),
-        extra={**header.extra, "is_labels": True},
+        extra={**header.extra, "is_labels": True, "label_values": values_of(labels), "layer_name": volume_name(path)},
     )
     _write(Path(path), labels[np.newaxis], label_header)
 

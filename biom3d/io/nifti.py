@@ -61,6 +61,9 @@ def write_volume(path: Path, array: np.ndarray, header: Header) -> None:
         # Both transforms as the image has them, and the voxel size beside them: readers differ in which they take.
         for name, value in header.extra["nifti"].items():
             image.header[name] = value
+    if header.extra.get("is_labels"):
+        image.header["cal_max"] = max(header.extra.get("label_values", ()), default=1)
+        image.header.set_intent("label", name="labels")
     nibabel.save(image, path)
 
 

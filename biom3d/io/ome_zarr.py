@@ -20,6 +20,7 @@ from biom3d.io.axes import (
     stored_axes,
 )
 from biom3d.io.choice import Pick
+from biom3d.io.labels import describe_for_zarr
 from biom3d.io.units import (
     canonical_unit,
     length_in_um,
@@ -289,9 +290,12 @@ def _attributes(axes: str, header: Header, version: str) -> dict[str, Any]:
             for letter in axes
         ],
         datasets=[models.Dataset.build(path="0", scale=[sizes[letter] for letter in axes], translation=shift)],
+        name=header.extra.get("layer_name"),
         **({"version": version} if version == "0.4" else {}),
     )
     content: dict[str, Any] = {"multiscales": [multiscale.model_dump(mode="json", exclude_none=True)]}
+    if header.extra.get("is_labels"):
+        content["image-label"] = describe_for_zarr(header.extra.get("label_values", ()), version)
     if len(header.channel_names) == header.shape[0]:
         content["omero"] = {"channels": _channels(header)}
     return content if version == "0.4" else {"ome": {"version": version, **content}}

@@ -26,6 +26,7 @@ from biom3d.io.axes import (
     stored_axes,
 )
 from biom3d.io.choice import Candidate, Pick, choose
+from biom3d.io.labels import lookup_table
 from biom3d.io.units import (
     UM_PER_UNIT,
     canonical_unit,
@@ -411,6 +412,9 @@ def _describe(flavour: str, header: Header) -> tuple[str, dict[str, Any], dict[s
     labels = {"Labels": list(names) * header.shape[1]} if header.shape[0] > 1 and names else {}
     options: dict[str, Any] = {"imagej": True} if flavour == "imagej" else {"bigtiff": big}
     metadata: dict[str, Any] = labels if flavour == "imagej" else {"channel_names": list(names)}
+    if flavour == "imagej" and header.extra.get("is_labels"):  # else Fiji shows classes 1 and 2 of 255 as black
+        highest = max(header.extra.get("label_values", ()), default=1)
+        metadata |= {"min": 0.0, "max": float(highest), "LUTs": [lookup_table()]}
     if header.spacing_um:
         z, y, x = spacing_in_unit(header.spacing_um, header.unit)
         metadata |= {"spacing": z, "unit": _ASCII_UNITS.get(header.unit, header.unit)}

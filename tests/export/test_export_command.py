@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from biom3d.cli import main as biom3d
@@ -57,3 +58,16 @@ except SystemExit: pass
 heavy = {{"numpy", "torch", "matplotlib", "zarr", "tifffile", "scipy"}} & set(sys.modules)
 assert not heavy, heavy"""
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_labels_are_copied_a_few_planes_at_a_time(tmp_path, monkeypatch):
+    from biom3d.export import __main__ as export
+    from biom3d.io import Header, read_labels, write_labels, write_volume
+
+    labels = np.random.default_rng(0).integers(0, 4, (9, 10, 12)).astype(np.uint8)
+    header = Header((1, 9, 10, 12), np.dtype("uint8"), "ZYX", (1.0, 1.0, 1.0))
+    write_volume(tmp_path / "image.tif", labels[None], header)
+    write_labels(tmp_path / "labels.tif", labels, header)
+    monkeypatch.setattr(export, "PLANES_BYTES", 240)
+    export.write_ome_tiff(tmp_path / "out.ome.tif", tmp_path / "image.tif", tmp_path / "labels.tif", "cells")
+    assert np.array_equal(read_labels(tmp_path / "out.ome.tif").array[0], labels)
