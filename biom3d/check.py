@@ -96,6 +96,8 @@ def summarise(facts: Sequence["CaseFacts"], findings: Sequence["Finding"], quest
 
 def table(result: dict[str, Any]) -> list[str]:
     """Return the facts for people, a few lines."""
+    from biom3d.io.units import spacing_in_unit, told_unit
+
     cases = result["cases"]
     first = cases[0]
     shapes = sorted((case["shape"][1:] for case in cases), key=lambda shape: shape[0] * shape[1] * shape[2])
@@ -107,8 +109,9 @@ def table(result: dict[str, Any]) -> list[str]:
         f"shape    {_range([_by(shape) for shape in (shapes[0], shapes[-1])])} (z, y, x)",
     ]
     spacings = sorted(case["spacing_um"] for case in cases if case["spacing_um"])
-    sizes = [_by(f"{size:.4g}" for size in spacing) for spacing in spacings]
-    lines.append(f"spacing  {_range([sizes[0], sizes[-1]])} µm (z, y, x)" if sizes else "spacing  unknown")
+    unit = told_unit((case["unit"], case["spacing_um"]) for case in cases)
+    sizes = [_by(f"{size:.4g}" for size in spacing_in_unit(spacing, unit)) for spacing in spacings]
+    lines.append(f"spacing  {_range([sizes[0], sizes[-1]])} {unit} (z, y, x)" if sizes else "spacing  unknown")
     return lines + _class_lines([case["voxels"] for case in cases if case["voxels"] is not None])
 
 
@@ -147,6 +150,7 @@ def _case(facts: "CaseFacts", question: "Question") -> dict[str, Any]:
         "dtype": image.header.dtype.name,
         "axes": image.header.axes,
         "spacing_um": spacing_of(facts, question),
+        "unit": "µm" if question.spacing_um else image.header.unit,
         "channel_names": list(image.header.channel_names),
         "min": image.low,
         "max": image.high,

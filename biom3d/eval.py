@@ -31,7 +31,8 @@ DESCRIPTION = """Compare predictions with the truth: Dice, IoU and HD95 per clas
   biom3d eval --path_pred predictions/ --path_lab masks/ --num_classes 1 --out_csv metrics.csv
 
 Volumes are paired by name; predictions without a truth are left out. A class in neither volume has no score and is
-left out of the mean; in one of them only it has Dice 0. HD95 is in µm, or in voxels where the voxel size is not known.
+left out of the mean; in one of them only it has Dice 0. HD95 is in µm, or in voxels where the voxel size is not known;
+the table on the screen tells it in mm where the files are in mm, the files that are written always in µm.
 
 `kind` says what a score is: held-out (no model saw the volume), cross-validated (the models that made it did not learn
 from it), training (they did: it flatters), or unknown (nobody recorded it). Means are of one kind."""
@@ -100,7 +101,16 @@ def execute(args: argparse.Namespace, report: Reporter) -> None:
         only = {"mean": next(iter(means.values()))} if len(means) == 1 else {}  # kinds are never mixed
         write_json(args.out_json, result | only)
     report.event("done", cases=len(rows) // args.num_classes, means=means)
-    print(table(rows, means, columns))
+    print(table(rows, means, columns, "µm" if spacing else unit_of(pairs)))
+
+
+def unit_of(pairs: Sequence["Pair"]) -> str:
+    """Return the unit in which lengths are told: that of the truth, mm for scanners and µm for microscopes."""
+    from biom3d.io import read_header
+    from biom3d.io.units import told_unit
+
+    headers = [read_header(pair.second, "mask") for pair in pairs]
+    return told_unit((header.unit, header.spacing_um) for header in headers)
 
 
 def find_pairs(predictions: Path, truth: Path, report: Reporter, key: str | None = None) -> list["Pair"]:
@@ -199,7 +209,7 @@ def mean_rows(rows: Sequence[Row], columns: Sequence[str]) -> dict[str, Row]:
     return means
 
 
-def table(rows: Sequence[Row], means: dict[str, dict[str, Row]], columns: Sequence[str]) -> str:
+def table(rows: Sequence[Row], means: dict[str, dict[str, Row]], columns: Sequence[str], unit: str = "µm") -> str:
     """Return the rows and means as lines, such as `n1  class 1  Dice 0.953  IoU 0.910  HD95 0.41 µm  held-out`."""
     summary = [
         {"case": "mean", "class": label, "kind": kind, **mean}
@@ -209,15 +219,17 @@ def table(rows: Sequence[Row], means: dict[str, dict[str, Row]], columns: Sequen
     everything = [*rows, *summary]
     width = max(len(row["case"]) for row in everything)
     is_told = list(means) != [UNKNOWN]  # of other programs' volumes nobody expects it
-    lines = [f"{row['case']:<{width}}  class {row['class']}  {_cells(row, columns)}" for row in everything]
+    lines = [f"{row['case']:<{width}}  class {row['class']}  {_cells(row, columns, unit)}" for row in everything]
     return "\n".join(f"{line}  {row['kind']}" if is_told else line for line, row in zip(lines, everything, strict=True))
 
 
-def _cells(row: Row, columns: Sequence[str]) -> str:
+def _cells(row: Row, columns: Sequence[str], length: str) -> str:
     cells = [f"{TITLES[column]} {_number(row[column], 3)}" for column in columns if column in TITLES]
     if "hd95_um" in columns:
         in_voxels = row["hd95_um"] is None and row["hd95_voxels"] is not None
-        value, unit = (row["hd95_voxels"], " voxels") if in_voxels else (row["hd95_um"], " µm")
+        value, unit = (row["hd95_voxels"], " voxels") if in_voxels else (row["hd95_um"], f" {length}")
+        if length == "mm" and not in_voxels and value is not None:
+            value /= 1000
         cells.append(f"HD95 {_number(value, 2)}" + (unit if value is not None else ""))
     return "  ".join(cells)
 

@@ -75,6 +75,7 @@ def test_good_data_pass_with_the_facts_of_each_case(check, data):
         "axes": "ZYX",
         "spacing_um": [pytest.approx(size, rel=1e-6) for size in SPACING],
         "channel_names": [],
+        "unit": "µm",
         "min": 0.0,
         "max": 199.0,
         "voxels": {"0": 14 * 24 * 24, "1": 2 * 24 * 24},

@@ -257,6 +257,16 @@ def test_a_mask_or_truth_of_another_place_is_told(run, tmp_path):
         assert run(*words, "--strict")[0] == 2
 
 
+def test_lengths_are_told_in_the_unit_of_the_data(run, tmp_path):
+    put_nifti(tmp_path / "pred" / "a.nii.gz", mask_of(1), moved(0))
+    put_nifti(tmp_path / "true" / "a.nii.gz", mask_of(0), moved(0))
+    words = ("--path_pred", tmp_path / "pred", "--path_lab", tmp_path / "true", "--out_json", tmp_path / "m.json")
+    code, said = run(eval, *words)
+    micrometres = json.loads((tmp_path / "m.json").read_text())["cases"][0]["hd95_um"]
+    assert (code, f"HD95 {micrometres / 1000:.2f} mm" in said, micrometres > 100) == (0, True, True)
+    assert "spacing  0.5 x 0.5 x 0.5 mm (z, y, x)" in run(check, "--img_path", tmp_path / "true")[1]
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
     """A model that has seen 0.5 µm; two steps of training are enough for where things lie."""

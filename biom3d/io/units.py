@@ -77,3 +77,13 @@ def unknown_units(words: Iterable[str | None]) -> tuple[Remark, ...]:
     return (
         Remark("warning", f"unit {named} is not known, so the voxel size is not; give it by --spacing Z Y X in µm"),
     )
+
+
+def told_unit(files: Iterable[tuple[str, Spacing | None]]) -> str:
+    """Return the unit in which people are told lengths of these files (unit, voxel size): mm where all are in mm.
+
+    Voxels below 10 µm are told in µm all the same, since two digits of mm would be 0.00.
+    """
+    known = [(unit, spacing) for unit, spacing in files if spacing]
+    is_mm = bool(known) and all(unit in ("mm", "cm", "m") and min(spacing) >= 10 for unit, spacing in known)
+    return "mm" if is_mm else "µm"
