@@ -182,7 +182,7 @@ def render(story: Story) -> str:
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"score": _score_text, "time": duration_text, "data_size": _memory_text}
+    environment.filters |= {"score": _score_text, "time": _time_text, "data_size": _memory_text}
     parts: dict[str, Any] = {name: (HERE / f"page.{name}").read_text(encoding="utf-8") for name in ("css", "js")}
     hashes = {name: _csp_hash(text) for name, text in parts.items()}
     return environment.get_template("page.html.j2").render(
@@ -211,6 +211,10 @@ def _csp_hash(text: str) -> str:
 
 def _score_text(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _time_text(seconds: float | None) -> str:
+    return "–" if seconds is None else duration_text(seconds)
 
 
 def _memory_text(megabytes: float | None) -> str:

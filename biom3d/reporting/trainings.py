@@ -20,7 +20,7 @@ class Epoch:
     train_loss: float | None
     val_loss: float | None
     val_dice: float | None
-    seconds: float
+    seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,10 @@ class Fold:
         return max(scored, key=lambda epoch: epoch.val_dice or 0, default=None)
 
     @property
-    def seconds(self) -> float:
-        """Return the time of all epochs, over all attempts."""
-        return sum(epoch.seconds for epoch in self.epochs)
+    def seconds(self) -> float | None:
+        """Return the time of all epochs, over all attempts; None where it was not recorded, as by Biom3d."""
+        known = [epoch.seconds for epoch in self.epochs if epoch.seconds is not None]
+        return sum(known) if len(known) == len(self.epochs) else None
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,10 @@ class Training:
         return sorted({fold.version for fold in self.folds if fold.version})
 
     @property
-    def seconds(self) -> float:
-        """Return the time of all folds together."""
-        return sum(fold.seconds for fold in self.folds)
+    def seconds(self) -> float | None:
+        """Return the time of all folds together; None where it was not recorded."""
+        known = [fold.seconds for fold in self.folds if fold.seconds is not None]
+        return sum(known) if len(known) == len(self.folds) else None
 
 
 def read_trainings(folder: Path, outcome: Outcome) -> list[Training]:
@@ -97,7 +99,7 @@ def _epoch(row: dict[str, str]) -> Epoch | None:
     train_loss, val_loss, val_dice, seconds = (
         number(row.get(name)) for name in ("train_loss", "val_loss", "val_dice", "seconds")
     )
-    return Epoch(int(index) + 1, train_loss, val_loss, val_dice, seconds or 0.0)
+    return Epoch(int(index) + 1, train_loss, val_loss, val_dice, seconds)
 
 
 def longest(folds: Sequence[Fold]) -> int:

@@ -269,6 +269,16 @@ def test_epochs_count_from_1_and_the_time_is_that_of_all_attempts(tmp_path: Path
     assert "fold 0 3 of 3 0.600 2 0.700 0.500 5:00 finished" in read(tmp_path).text
 
 
+def test_a_time_that_nobody_recorded_is_not_told(tmp_path: Path) -> None:
+    make_run(tmp_path / "logs/m/fold_0", (0.2,), epochs=1)
+    (tmp_path / "logs/m/fold_0/log/log.csv").write_text(
+        "epoch,train_loss,val_loss,val_iou,val_dice\n0,-0.4,-0.5,0.6,0.75\n"
+    )
+    text = read(tmp_path).text
+    assert "fold 0 1 of 1 0.750 1 -0.400 -0.500 – finished" in text
+    assert "Time of all epochs" not in text
+
+
 def test_a_model_says_which_version_made_it(tmp_path: Path) -> None:
     make_run(tmp_path / "logs/m/fold_0", (0.2,))
     (tmp_path / "logs/m/fold_0/log/made_by.json").write_text('{"biom3d": "0.0.9", "train": 1}')
