@@ -13,7 +13,8 @@ from biom3d.config import NO_FACTS, Plan
 from biom3d.planning.plan import plan_again
 
 MIN_EPOCHS = 10  # fewer, and the learning rate falls in too coarse steps; rather fewer batches in each
-TOLERANCE = 1.05  # a training that will end so much after its limit is shortened
+TOLERANCE = 1.1  # a training that will end so much after its limit is shortened
+FIRST, FIRST_TOLERANCE = 3, 1.3  # the same of the first epochs, whose times scatter: what is cut off stays off
 LEARNING = ("optimizer", "learning_rate", "weight_decay")
 FITTED = (
     "num_epochs",
@@ -101,9 +102,9 @@ def epochs_in_time(plan: Plan, done: int, used_s: float, epoch_s: float) -> int:
     """
     assert plan.max_minutes is not None
     limit_s, left = plan.max_minutes * 60, plan.num_epochs - done
-    if used_s + left * epoch_s <= limit_s * TOLERANCE:
+    if used_s + left * epoch_s <= limit_s * (TOLERANCE if done >= FIRST else FIRST_TOLERANCE):
         return plan.num_epochs
-    return min(plan.num_epochs, done + max(0, int((limit_s - used_s) / epoch_s)))
+    return min(plan.num_epochs, done + max(0, round((limit_s - used_s) / epoch_s)))
 
 
 def shortened(plan: Plan, done: int, num_epochs: int) -> Plan:

@@ -76,9 +76,22 @@ def test_a_saved_plan_restores_the_length_for_the_plan_it_came_from_only():
 def test_a_machine_that_became_slow_gets_fewer_epochs():
     fitted = fit_length(plan(max_minutes=10, num_epochs=100, num_steps=20), Speed(1.0, 0.5))
     assert epochs_in_time(fitted, 5, 110, 22) == 27
-    assert epochs_in_time(fitted, 5, 110, 23) == 27  # within the tolerance
+    assert epochs_in_time(fitted, 5, 110, 24) == 27  # within the tolerance
+    assert epochs_in_time(fitted, 1, 28, 28) == 27  # of the first epochs
+    assert epochs_in_time(fitted, 1, 60, 60) == 10
     assert epochs_in_time(fitted, 5, 200, 44) == 14
     assert epochs_in_time(fitted, 5, 700, 140) == 5
+
+
+@pytest.mark.parametrize("slower", [1.0, 1.2, 1.5, 3.0])
+def test_a_training_ends_within_a_tenth_of_its_limit(slower):
+    """A machine that is slower than measured, evenly, from the first epoch on."""
+    now = fit_length(plan(max_minutes=10, num_epochs=1000, num_steps=20), Speed(1.0, 0.5))
+    epoch_s, done = 22 * slower, 0
+    while done < now.num_epochs:
+        done += 1
+        now = shortened(now, done, epochs_in_time(now, done, done * epoch_s, epoch_s))
+    assert 0.9 * 600 <= done * epoch_s <= 1.1 * 600
 
 
 def test_epochs_before_it_was_shortened_keep_the_rate_they_had():

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from biom3d.config import PlanRequest, load_plan
+from biom3d.planning.length import FIRST_TOLERANCE
 from biom3d.train import main
 from biom3d.training import loop
 from tests.training.conftest import REQUEST, make_data, make_plan_file
@@ -49,7 +50,7 @@ def data(shared):
 
 def test_a_training_ends_at_its_limit_whatever_the_speed(limited):
     took = seconds(limited)
-    assert sum(took) <= 60 * 0.03 * 1.05 + max(took)
+    assert sum(took) <= 60 * 0.03 * FIRST_TOLERANCE + max(took)
     plan = load_plan(limited / "plan.yaml")
     assert len(took) == plan.num_epochs < ENDLESS.num_epochs
     assert f"{plan.num_epochs} of" in plan.why["num_epochs"] or plan.earlier_lengths
@@ -98,7 +99,7 @@ def test_a_machine_that_becomes_slow_ends_in_time_and_says_so(tmp_path, data, mo
     assert run(tmp_path / "plan.yaml", data, tmp_path / "run") == 0
     assert "slower than at the start" in capfd.readouterr().err
     took, plan = seconds(tmp_path / "run"), load_plan(tmp_path / "run" / "plan.yaml")
-    assert sum(took) <= 60 * 0.03 * 1.05 + max(took)
+    assert sum(took) <= 60 * 0.03 * FIRST_TOLERANCE + max(took)
     assert len(took) == plan.num_epochs < plan.earlier_lengths[0][1]
 
 
