@@ -134,6 +134,7 @@ def preprocess(args: argparse.Namespace, report: Reporter) -> tuple[Plan, Output
         done, totals, digest = _preprocess_cases(cases, plan, args, pieces, folders, report)
         split = assign_folds([name for one in done for name in one.names], plan.folds, plan.seed)
         write_folds(Path(folders.folds), split)
+        _tell_unlearned(split, Path(folders.foreground), plan.folds, report)
         parts = {one.volume.name: [split[name] for name in one.names] for one in done}
         write_training_set(record_file, with_folds([one.volume for one in done], parts, plan.normalisation.scheme))
         if plan.fingerprint is not None:
@@ -293,6 +294,24 @@ def _blocks(case: "Case", shape: Sequence[int], pieces: int) -> list[tuple[slice
 def _pieces_per_case(num_cases: int, folds: int) -> int:
     """Return into how many blocks each volume is cut so that every fold has a volume and another to train on."""
     return -(-max(folds, 2) // num_cases)
+
+
+def _tell_unlearned(split: dict[str, int], foreground: Path, folds: int, report: Reporter) -> None:
+    """Warn of classes that a fold's model is judged by and never sees."""
+    import numpy as np
+
+    from biom3d.data.folds import unlearned_classes
+    from biom3d.data.labels import describe_values
+
+    present: dict[str, set[int]] = {}
+    for name in split:
+        with np.load(foreground / f"{name.removesuffix('.npy')}.npz") as voxels:
+            present[name] = {int(label) for label in voxels.files if len(voxels[label])}
+    for fold, labels in unlearned_classes(split, present, folds).items():
+        report.warn(
+            f"fold {fold}: class {describe_values(labels)} is only in the volumes that validate it; its model cannot "
+            "learn that; add volumes that hold it"
+        )
 
 
 def _masks_beside_images(args: argparse.Namespace) -> list[str]:

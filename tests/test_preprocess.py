@@ -271,3 +271,16 @@ def test_where_every_volume_is_bad_they_are_refused_all_the_same(tmp_path, capsy
     spoil(make_set(tmp_path, "abc"))
     assert run(tmp_path, "--skip_bad") == 2
     assert "3 problems with the data set" in capsys.readouterr().err
+
+
+def test_a_class_that_only_validation_holds_is_told(tmp_path, capfd):
+    make_set(tmp_path)
+    labels = np.zeros((16, 24, 24), np.uint8)
+    labels[:4] = 2
+    write_labels(tmp_path / "masks" / "c.tif", labels, header((16, 24, 24)))
+    assert run(tmp_path, "--num_classes", "2") == 0
+    with open(tmp_path / "pre" / "folds.csv", newline="") as file:
+        fold = next(row["fold"] for row in csv.DictReader(file) if row["filename"] == "c.npy")
+    said = capfd.readouterr().err
+    assert f"fold {fold}: class 2 is only in the volumes that validate it" in said
+    assert said.count("is only in the volumes") == 1

@@ -1,7 +1,7 @@
 """Which volume is validated in which fold; written as `folds.csv` in the format of Biom3d."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,20 @@ def assign_folds(names: Sequence[str], folds: int, seed: int) -> dict[str, int]:
         held = max(1, len(names) // SINGLE_MODEL_PARTS)
         return {names[i]: 0 if rank < held else 1 for rank, i in enumerate(order)}
     return {names[i]: int(rank % folds) for rank, i in enumerate(order)}
+
+
+def unlearned_classes(split: Mapping[str, int], present: Mapping[str, Set[int]], folds: int) -> dict[int, list[int]]:
+    """Return fold -> classes that only its validation volumes hold, so that its model never sees them.
+
+    `present` says which classes each file holds.
+    """
+    found = {}
+    for fold in range(folds):
+        seen = {label for name in split if split[name] != fold for label in present[name]}
+        judged = {label for name in split if split[name] == fold for label in present[name]}
+        if judged - seen:
+            found[fold] = sorted(judged - seen)
+    return found
 
 
 def write_folds(path: Path, folds: dict[str, int]) -> None:
