@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import shutil
 import subprocess
 from urllib.parse import quote
@@ -14,7 +15,7 @@ from tests.server.gated import BY_NAME, SOCKET, Door, load_gate, opened, request
 
 __all__ = ["account", "server"]
 pytestmark = pytest.mark.system
-JOB, OTHER = "a1" * 12, "b2" * 12
+JOB, OTHER = os.urandom(12).hex(), os.urandom(12).hex()  # what a killed run leaves is not in the way
 
 
 @pytest.fixture
@@ -274,9 +275,9 @@ def test_another_persons_containers_are_out_of_reach(door, server, account, base
 
 
 def test_containers_that_are_no_jobs_are_not_there(door, docker_client, base_image):
-    container = docker_client.containers.create(base_image, "true", name="g-not-a-job")
+    container = docker_client.containers.create(base_image, "true", name=f"g-not-a-job-{JOB}")
     try:
-        assert door.ask("GET", "/v1.41/containers/g-not-a-job/json")[0] == 404
+        assert door.ask("GET", f"/v1.41/containers/g-not-a-job-{JOB}/json")[0] == 404
         assert door.ask("DELETE", f"/v1.41/containers/{container.id}")[0] == 403
         listed = door.ask("GET", "/v1.41/containers/json?all=1")[1]
         assert container.id not in [one["Id"] for one in listed]
