@@ -20,6 +20,7 @@ PASSWORD = "BIOM3D_SSH_PASSWORD"  # noqa: S105 - the name of a variable
 PASSPHRASE = "BIOM3D_SSH_PASSPHRASE"  # noqa: S105
 KEYRING = "biom3d"  # the service under which a keyring keeps USER@HOST:PORT
 QUESTIONS = 3
+MANY_KEYS = 3  # refused before the server ended the attempt; OpenSSH allows six tries, some servers fewer
 
 
 class Terminal:
@@ -102,7 +103,12 @@ def authenticate(transport: "paramiko.Transport", station: Station, wallet: Wall
         if not {"password", "keyboard-interactive"}.isdisjoint(allowed):
             _auth_by_password(transport, station, wallet, allowed, tried)
     except (paramiko.SSHException, EOFError) as error:
-        tried.append(f"the server ended the attempt ({error or 'too many tries'})")
+        keys = sum(word.startswith("key ") for word in tried)
+        many = (
+            f"after {keys} keys, which may be too many for it (MaxAuthTries): name the right one with --key-file, in"
+            " the profile as ssh-key-file, or set IdentitiesOnly in ~/.ssh/config"
+        )
+        tried.append(f"the server ended the attempt {many if keys >= MANY_KEYS else f'({error})'}")
     if not transport.is_authenticated():
         raise _refused(station, wallet, tried)
 
@@ -146,7 +152,8 @@ def _keys(station: Station, wallet: Wallet, tried: list[str]) -> Iterator[tuple[
             wallet.keep(path, phrase)
             yield f"key {path}", key
         else:
-            tried.append(f"key {path} (needs its passphrase: ssh-add {path}, or {PASSPHRASE})")
+            need = "that passphrase is wrong" if phrase else f"needs its passphrase: ssh-add {path}, or {PASSPHRASE}"
+            tried.append(f"key {path} ({need})")
 
 
 def _load_key(path: Path, phrase: str | None, tried: list[str]) -> "paramiko.PKey | Literal[False] | None":
@@ -224,8 +231,9 @@ def _refused(station: Station, wallet: Wallet, tried: list[str]) -> HostError:
     what = ", ".join(dict.fromkeys(tried)) or "no key and no password was there to try"
     return HostError(
         f"{station.name}: the server did not let '{station.user}' in; tried: {what}. Put your public key there"
-        f" (ssh-copy-id -p {station.port} {station.user}@{station.host}), check the user name, or give a password on a"
-        f" terminal or in the variable {wallet.source(station)}"
+        f" (ssh-copy-id -p {station.port} {station.user}@{station.host}; for a server with a card, send it to the"
+        " administrator), check the user name, or give a password on a terminal or in the variable"
+        f" {wallet.source(station)}"
     )
 
 

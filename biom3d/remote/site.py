@@ -44,6 +44,11 @@ class Site:
     def failure(self, code: int, err: bytes) -> HostError | TransferError:
         """Return what the words of a failed command mean."""
         text = shown(err)
+        if "quota" in text.lower():
+            return TransferError(
+                f"{self.name}: your quota there is used up ({text}); 'biom3d remote clean' shows what could go, and"
+                " whoever runs the server can raise it"
+            )
         if any(words in text for words in FULL):
             return TransferError(
                 f"{self.name}: the disk there is full ({self.root}); free some space ('biom3d remote clean' shows what"

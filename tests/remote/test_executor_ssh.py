@@ -50,6 +50,21 @@ rule stopped:
 """
 
 
+def test_ctrl_c_pressed_twice_prints_no_traceback(tmp_path, client, with_engine, base_image, account):
+    running = start_snakemake(
+        tmp_path, client, base_image, SNAKEFILE.replace("sleep 60", "trap : TERM; sleep 5; sleep 5")
+    )
+    wait_for(lambda: any((account.home / "stopped/.biom3d/jobs").glob("*/work/go")), "the job at work")
+    said = ""
+    while "stopping the running jobs" not in said:
+        running.send_signal(signal.SIGINT) if not said else None
+        said += running.stdout.readline()
+    running.send_signal(signal.SIGINT)
+    rest, _ = running.communicate(timeout=60)
+    assert "not waiting: what has not stopped yet may run on" in rest
+    assert "Traceback" not in said + rest
+
+
 FOLDS = """
 rule all:
     input: expand("fold_{k}", k=[0, 1, 2])

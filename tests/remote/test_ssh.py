@@ -87,6 +87,28 @@ def test_a_key_with_a_passphrase_is_opened_by_asking(make_host, account, tmp_pat
     assert whoami(make_host(Person("the phrase"), key_file=tmp_path / "locked")) == account.name
 
 
+def test_a_wrong_passphrase_is_not_told_as_none(make_host, tmp_path):
+    host = make_host(Person("wrong", *["no"] * 3), key_file=make_key(tmp_path / "locked", "the phrase"))
+    with pytest.raises(HostError, match="that passphrase is wrong"):
+        host.run("true")
+
+
+def test_an_agent_with_too_many_keys_is_told_with_the_way_out(make_host, client, tmp_path):
+    socket = tmp_path / "agent"
+    agent = subprocess.Popen(["ssh-agent", "-D", "-a", str(socket)], stdout=subprocess.DEVNULL)
+    try:
+        wait_for(socket.exists)
+        for number in range(8):
+            stranger = make_key(tmp_path / f"stranger-{number}")
+            subprocess.run(["ssh-add", "-q", str(stranger)], env={"SSH_AUTH_SOCK": str(socket)}, check=True)
+        client.write_config(f"  IdentityAgent {socket}")
+        with pytest.raises(HostError, match=r"after \d keys, which may be too many for it .*--key-file"):
+            make_host(key_file=None).run("true")
+    finally:
+        agent.terminate()
+        agent.wait()
+
+
 def test_who_is_not_let_in_is_told_what_was_tried_and_what_to_do(make_host, tmp_path):
     host = make_host(key_file=make_key(tmp_path / "stranger"))
     with pytest.raises(

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import biom3d.remote
-from biom3d.errors import ContainerError, HostError, JobError
+from biom3d.errors import ContainerError, HostError, JobError, TransferError
 from biom3d.remote import data, questions, verbs
 from biom3d.remote.doctor import examine
 from biom3d.remote.job import Command, JobSpec, Resources
@@ -222,6 +222,13 @@ def test_the_engine_named_by_its_socket_works(door, settings, tmp_path):
     named = SSHHost(dataclasses.replace(settings, engine_socket=SOCKET))
     assert named.engine().version()["ApiVersion"]
     named.close()
+
+
+def test_a_quota_that_is_used_up_is_told_as_such(door, host):
+    door.make_file("big", "x" * 300_000)
+    door.configure(quota_gb=0.0001)
+    with pytest.raises(TransferError, match=r"your quota there is used up .*whoever runs the server can raise it"):
+        host.write(host.root / "jobs" / "x", b"content")
 
 
 def test_a_command_loads_only_what_it_needs(tmp_path):

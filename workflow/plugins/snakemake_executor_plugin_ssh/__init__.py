@@ -184,8 +184,11 @@ class Executor(RemoteExecutor):
         self._stop.set()
         if any(running.is_alive() for running in self._threads):
             self.logger.info("stopping the running jobs; the same command goes on later")
-        for running in self._threads:
-            running.join()
+        try:
+            for running in self._threads:
+                running.join()
+        except KeyboardInterrupt:  # pressed again
+            self.logger.info("not waiting: what has not stopped yet may run on; the same command goes on with it")
 
     def shutdown(self) -> None:
         """End the connection."""
