@@ -41,7 +41,7 @@ def test_imagej_shows_classes_in_colours(tmp_path, dtype, values, highest):
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
         told = file.imagej_metadata
     assert (told["min"], told["max"]) == (0, highest)
-    assert np.array_equal(np.reshape(told["LUTs"][0], (3, 256)), lookup_table())
+    assert np.array_equal(np.reshape(told["LUTs"], (3, 256)), lookup_table())
     assert read_labels(tmp_path / "a.tif").header.spacing_um == (2.0, 1.0, 1.0)
 
 
