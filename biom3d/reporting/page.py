@@ -182,7 +182,12 @@ def render(story: Story) -> str:
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"score": _score_text, "time": _time_text, "data_size": _memory_text}
+    environment.filters |= {
+        "score": _score_text,
+        "length_in": _length_text,
+        "time": _time_text,
+        "data_size": _memory_text,
+    }
     parts: dict[str, Any] = {name: (HERE / f"page.{name}").read_text(encoding="utf-8") for name in ("css", "js")}
     hashes = {name: _csp_hash(text) for name, text in parts.items()}
     return environment.get_template("page.html.j2").render(
@@ -211,6 +216,13 @@ def _csp_hash(text: str) -> str:
 
 def _score_text(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _length_text(value: float | None, unit: str) -> str:
+    """Write a distance; those of scanners are mm."""
+    if value is not None and unit == "µm" and value >= 1000:
+        value, unit = value / 1000, "mm"
+    return _score_text(value, 2) + (f" {unit}" if value is not None else "")
 
 
 def _time_text(seconds: float | None) -> str:

@@ -101,6 +101,17 @@ def test_every_case_has_one_picture(project: Path) -> None:
     assert all(attributes["alt"] for attributes in pictures)
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "text"), [("um", 0.298, "0.30 µm"), ("um", 1250, "1.25 mm"), ("voxels", 1250, "1250.00 voxels")]
+)
+def test_distances_are_told_in_the_unit_of_the_data(tmp_path: Path, column: str, value: float, text: str) -> None:
+    place = tmp_path / "results/m/d"
+    place.mkdir(parents=True)
+    case = {"case": "a", "class": 1, "dice": 0.5, "iou": 0.4, f"hd95_{column}": value}
+    (place / "metrics.json").write_text(json.dumps({"num_classes": 1, "cases": [case]}))
+    assert f"0.400 {text}" in read(tmp_path).text
+
+
 def test_what_failed_is_told_with_its_cause_and_log(tmp_path: Path) -> None:
     tell(tmp_path, {"dataset": "d", "model": "m", "state": "failed", "why": "plane 5 is cut off", "log": "logs/d.log"})
     assert "d m failed plane 5 is cut off Log: logs/d.log" in read(tmp_path).text
