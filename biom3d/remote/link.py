@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import paramiko
 
 SESSIONS = 8  # channels at once on one connection; sshd allows 10 (MaxSessions)
+PAUSES_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)  # before each try to open a channel where there is room for one
 WINDOW = 4 * 2**20  # bytes under way to us; 2 MiB, the default, halves the rate at 30 ms
 # Without OpenSSH's own order: encryption that the processor does, and that needs no second pass for integrity.
 CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
@@ -41,6 +42,7 @@ class Link:
         self._is_opening_spare = False
         self._opening = 0
         self._limit = SESSIONS
+        self._has_opened = False
         self._ended = threading.Event()
         threading.Thread(target=self._watch, name=f"watch {self.station.name}", daemon=True).start()
 
@@ -97,29 +99,41 @@ class Link:
         import paramiko
 
         with self._lock:
-            self._channels = [ref for ref in self._channels if (channel := ref()) is not None and not channel.closed]
-            if len(self._channels) + self._opening >= self._limit:
+            if self._count_open() + self._opening >= self._limit:
                 return None
             self._opening += 1
         channel = None
         try:
-            channel = self.transport.open_session(timeout=self._settings.silence_s)
-        except paramiko.SSHException as error:
-            # Refused twice at the same moment, paramiko gives its reason to one of the two only.
-            if not self.transport.is_active() or "Timeout" in str(error):
-                raise
-            with self._lock:
-                if len(self._channels) + self._opening == 1:
-                    raise HostError(
-                        f"{self.station.name}: the server allows no command ({error}); see its MaxSessions"
-                    ) from error
-                self._limit = max(1, len(self._channels))  # it allows fewer than usual
+            for pause_s in (*PAUSES_S, None):
+                try:
+                    channel = self.transport.open_session(timeout=self._settings.silence_s)
+                    break
+                except paramiko.SSHException as error:
+                    # Refused twice at the same moment, paramiko gives its reason to one of the two only.
+                    if not self.transport.is_active() or "Timeout" in str(error):
+                        raise
+                    with self._lock:
+                        others = self._count_open() + self._opening - 1
+                        if others:
+                            self._limit = max(1, self._count_open())  # it allows fewer than usual
+                            break
+                    if pause_s is None or not self._has_opened:
+                        raise HostError(
+                            f"{self.station.name}: the server allows no command ({error}); see its MaxSessions"
+                        ) from error
+                    time.sleep(pause_s)  # where it allows one, it may not know yet that the last one has ended
         finally:
             with self._lock:
                 self._opening -= 1
                 if channel is not None:
+                    self._has_opened = True
                     self._channels.append(weakref.ref(channel))
         return channel
+
+    def _count_open(self) -> int:
+        """Return how many channels are open; hold the lock."""
+        self._channels = [ref for ref in self._channels if (channel := ref()) is not None and not channel.closed]
+        return len(self._channels)
 
     def close(self) -> None:
         """End the connection, and those that carry it."""

@@ -202,11 +202,13 @@ def test_connections_for_commands_that_are_about_to_come_are_made_ahead(ssh_host
     wait_for(lambda: sum(slot.link is not None for slot in ssh_host._pool._slots) == 3)
 
 
-def test_a_server_that_allows_fewer_commands_gets_more_connections(make_host, tmp_path):
-    strict = Server(tmp_path / "strict", options="MaxSessions 2")
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_server_that_allows_fewer_commands_gets_more_connections(make_host, tmp_path, count):
+    strict = Server(tmp_path / "strict", options=f"MaxSessions {count}")
     try:
         (tmp_path / "client" / "known_hosts").write_text(f"server {strict.public_key()}\n")
         host = make_host(port=strict.port)
+        assert [host.run(f"echo {n}").out for n in range(20)] == [f"{n}\n".encode() for n in range(20)]
         with ThreadPoolExecutor(10) as threads:
             codes = set(threads.map(lambda n: host.run("sleep 0.3").code, range(10)))
         assert codes == {0}
