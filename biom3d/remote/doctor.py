@@ -159,14 +159,21 @@ def _log_in(host: SSHHost, route: tuple[Station, ...], person: Person | None) ->
     return [
         Finding(OK, "host key", "as in known_hosts" if len(known) == len(route) else "accepted now"),
         Finding(OK, "login", f"as '{route[-1].user}'{way} in {took:.1f} s"),
-        judge_shell(done.out),
+        judge_shell(done.out, done.err),
     ]
 
 
-def judge_shell(out: bytes) -> Finding:
-    """Return what it means that a command that prints one word printed `out`."""
+NO_ANSWER_FIX = "the account's login shell is no usual one, or a script that it reads (~/.bashrc) starts another"
+
+
+def judge_shell(out: bytes, err: bytes = b"") -> Finding:
+    """Return what it means that a command that prints one word printed `out`, and `err` beside it."""
     if out == f"{questions.MARK}\n".encode():
         return Finding(OK, "commands", "run, and nothing else is printed")
+    if not out:
+        told = f"; it says: {shown(err)}" if err.strip() else ""
+        fix = "the administrator has to mend the gate" if b"biom3d-gate" in err else NO_ANSWER_FIX
+        return Finding(FAIL, "commands", f"a command prints nothing{told}", fix)
     return Finding(
         FAIL,
         "commands",

@@ -104,8 +104,9 @@ def look(pool: Pool, workdir: str, name: str) -> Site:
         )
     if done.code or not mark or len(lines) < 3:
         raise HostError(
-            f"{name}: cannot make the folder '{workdir}' there ({shown(done.err) or shown(done.out)}); check workdir,"
-            " and that the account's login shell is a usual one (sh, bash, zsh)"
+            f"{name}: cannot make the folder '{workdir}' there ({shown(done.err) or shown(done.out) or 'no answer'});"
+            " check workdir, and that the account's login shell is a usual one (sh, bash, dash, zsh, fish; not tcsh)"
+            " and its ~/.bashrc starts no other"
         )
     if before:
         raise HostError(

@@ -231,3 +231,10 @@ def test_the_command_ends_with_1_if_something_failed(monkeypatch, tmp_path, caps
     write_profile("x", Settings("no-such-host.invalid"))
     assert main(["doctor", "x"]) == 1
     assert capsys.readouterr().out.startswith("FAIL name: ")
+
+
+def test_a_command_without_an_answer_is_told_with_what_was_said_beside_it():
+    broken = judge_shell(b"", b"biom3d-gate: refused: Expecting value: line 1 column 1\n")
+    assert "it says: biom3d-gate: refused: Expecting value" in str(broken)
+    assert "the administrator has to mend the gate" in str(broken)
+    assert "a command prints nothing" in str(judge_shell(b""))
