@@ -78,7 +78,7 @@ def make_plan():
             tuple(map(str, job.output)),
             str(getattr(job.params, "identity", "")),
         )
-        for job in workflow.dag.needrun_jobs()
+        for job in workflow.dag.needrun_jobs(exclude_finished=False)
     ]
     cores = workflow._cores if workflow.local_exec else None
     plan, replaced = describe(PROJECT, jobs, cores, measure)
