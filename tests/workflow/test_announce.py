@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from biom3d_workflow import records
 from biom3d_workflow.announce import Todo, ask, describe
 from biom3d_workflow.forecast import THREADS, duration_text, read_times, size_text
 
@@ -54,6 +55,15 @@ def test_a_model_that_is_replaced_is_told_with_what_it_cost(request_of):
     text, models = describe(request_of(CONFIG, [A, B]), jobs, 2)
     wanted = "  replaces trained model 'm' (3 epochs, Dice 0.52, 3 min); it is kept until the new one is whole"
     assert (text.splitlines()[-1], models) == (wanted, ["m"])
+
+
+def test_nobody_is_asked_about_a_training_that_only_gets_longer(request_of):
+    put_run(60, 3)
+    project = request_of(CONFIG, [A, B])
+    records.write("logs/m/fold_0", {"params": [repr("made of: sets [x]; num_epochs 3; fold 0")]})
+    jobs = [Todo("train", {"model": "m", "fold": "0"}, ("logs/m/fold_0",), "made of: sets [x]; num_epochs 10; fold 0")]
+    text, models = describe(project, jobs, 2)
+    assert ("goes on with trained model 'm'" in text, models) == (True, [])
 
 
 def test_a_training_that_goes_on_says_so(screen):

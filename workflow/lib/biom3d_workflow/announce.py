@@ -55,7 +55,7 @@ def describe(
     table = align([row for row in rows if row[1]]).splitlines()
     old = [kept.Job(job.rule, tuple(job.wildcards.values()), job.outputs, job.identity) for job in jobs if job.replaces]
     replaced = replaces.describe(old)
-    models = list(dict.fromkeys(job.wildcards[0] for job in old if job.rule == "train"))
+    models = [name for name in project.models if any(f"replaces trained model '{name}' " in line for line in replaced)]
     return "\n".join([title, *(f"  {line}" for line in (*table, *replaced))]), models
 
 
