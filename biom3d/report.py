@@ -50,6 +50,7 @@ class Case:
     pred: Path
     true: Path | None
     dice: float | None
+    suspicion: float = 0.0
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -99,6 +100,7 @@ def _add_overlay(commands: Any) -> None:
         ("--path_pred", True, "folder of predictions, or one file"),
         ("--path_lab", False, "folder of true label volumes, or one file"),
         ("--metrics", False, "metrics.json of eval: the cases with the lowest Dice are drawn first"),
+        ("--quality", False, "table of biom3d quality: without a Dice the most suspicious are drawn first"),
         ("--out_dir", True, "folder for <case>.png"),
     ):
         overlay.add_argument(flag, type=Path, required=required, metavar="PATH", help=text)
@@ -183,7 +185,8 @@ def _tell_overlays(report: Reporter, args: argparse.Namespace, drawn: int, left_
 
     report.info(f"{drawn} picture(s) in '{args.out_dir}'")
     if left_out:
-        rule = "those with the highest Dice" if left_out[-1].dice is not None else "the last by name"
+        last = "the least suspicious" if args.quality else "the last by name"
+        rule = "those with the highest Dice" if left_out[-1].dice is not None else last
         names = quoted([case.name for case in left_out])
         report.info(f"not drawn, {rule}: {names}; --max_cases draws more than {args.max_cases}")
     report.event("done", drawn=drawn, not_drawn=[case.name for case in left_out])
@@ -199,14 +202,31 @@ def find_cases(args: argparse.Namespace, dice: dict[str, float]) -> list[Case]:
         words = ("prediction", "truth")
         found = match_volumes(args.path_pred, args.path_lab, words, args.msk_key, is_partial=True)
         truth = {pair.name: pair.second for pair in found.pairs}
-    return [Case(p.name, p.second, p.first, truth.get(p.name), dice.get(p.name)) for p in images]
+    suspicion = read_suspicion(args.quality) if args.quality else {}
+    return [
+        Case(p.name, p.second, p.first, truth.get(p.name), dice.get(p.name), suspicion.get(p.name, 0.0)) for p in images
+    ]
+
+
+def read_suspicion(path: Path) -> dict[str, float]:
+    """Return how suspicious each case is, by a table of `biom3d quality`."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            table = csv.DictReader(file)
+            if not {"case", "suspicion"} <= set(table.fieldnames or ()):
+                raise ValueError("no columns case and suspicion")
+            return {row["case"]: float(row["suspicion"]) for row in table}
+    except OSError as error:
+        raise DataError(f"'{path}' cannot be read ({error.strerror}); give a table of biom3d quality") from error
+    except (ValueError, TypeError, csv.Error) as error:
+        raise DataError(f"'{path}' is no table of biom3d quality ({error}); run it again") from error
 
 
 def choose_cases(cases: Sequence[Case], max_cases: int) -> tuple[list[Case], list[Case]]:
-    """Return the cases to draw and those left out: lowest Dice first, cases without one last, then by name."""
+    """Return the cases to draw and those left out: lowest Dice first, without one the most suspicious."""
     if max_cases < 1:
         raise ConfigError(f"--max_cases {max_cases}: wanted at least 1")
-    ordered = sorted(cases, key=lambda case: (math.inf if case.dice is None else case.dice, case.name))
+    ordered = sorted(cases, key=lambda case: (math.inf if case.dice is None else case.dice, -case.suspicion, case.name))
     return ordered[:max_cases], ordered[max_cases:]
 
 

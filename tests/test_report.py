@@ -144,6 +144,23 @@ def test_the_lowest_dice_is_drawn_first_and_the_rest_is_named(three: Path, capsy
     assert "not drawn, those with the highest Dice: 'a'" in capsys.readouterr().err
 
 
+def test_without_truth_the_most_suspicious_is_drawn_first(three: Path, capsys: pytest.CaptureFixture) -> None:
+    table = three / "quality.csv"
+    table.write_text("case,kind,suspicion,flags\na,held-out,0.1,\nb,held-out,3,no objects\nc,held-out,0.5,\n")
+    assert overlay(three, "--quality", str(table), "--max_cases", "2", truth=False) == 0
+    assert pictures(three) == ["b.png", "c.png"]
+    assert "not drawn, the least suspicious: 'a'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", "case,dice\na,1\n", "case,suspicion\na,high\n"])
+def test_a_table_of_quality_that_is_none_is_refused_by_name(
+    three: Path, text: str, capsys: pytest.CaptureFixture
+) -> None:
+    (three / "quality.csv").write_text(text)
+    assert overlay(three, "--quality", str(three / "quality.csv"), truth=False) == 2
+    assert "quality.csv' is no table of biom3d quality" in capsys.readouterr().err
+
+
 def test_cases_without_dice_come_last(tmp_path: Path) -> None:
     cases = [Case(name, tmp_path, tmp_path, None, dice) for name, dice in (("a", None), ("b", 0.9), ("c", 0.5))]
     assert [case.name for case in choose_cases(cases, 3)[0]] == ["c", "b", "a"]
