@@ -137,9 +137,9 @@ def forget_other_servers():
     drop_elsewhere(Path("data/preprocessed"), settings.host if settings else None)
 
 
-def refuse_missing_containers():
+def refuse_missing_containers(name):
     """Another engine than ours is in no Python but that of its image; only our executor runs that."""
-    if executor() != EXECUTOR and needs_containers(PROJECT.engine):
+    if name != EXECUTOR and needs_containers(PROJECT.engine):
         raise ConfigurationError(
             f"engine '{PROJECT.engine}' runs only in its image; use a profile with containers:"
             " snakemake --workflow-profile docker"

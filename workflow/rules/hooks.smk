@@ -123,6 +123,7 @@ elif OPTIONS.dryrun:
         atexit.register(tell_replaced)
 else:
     take_lock()
+    refuse_missing_containers(OPTIONS.executor)
     refuse_unready_slurm(OPTIONS.executor)
     orphans.end(Path.cwd(), say)
     set_right()
@@ -146,7 +147,7 @@ if workflow.is_main_process:
 
 onstart:
     gc.enable()
-    refuse_missing_containers()
+    refuse_missing_containers(executor())
     refuse_unready_slurm(executor())
     if not HAS_OUR_LOGGER:
         tell_replaced()
