@@ -154,6 +154,7 @@ def _case(facts: "CaseFacts", question: "Question") -> dict[str, Any]:
         "channel_names": list(image.header.channel_names),
         "min": image.low,
         "max": image.high,
+        "digest": image.digest,
         "voxels": None if voxels is None else {str(label): count for label, count in sorted(voxels.items())},
     }
 

@@ -179,6 +179,7 @@ def _preprocess_cases(
     DataError names every case that cannot be used.
     """
     from biom3d.data.labels import describe_values
+    from biom3d.data.sanity import full_problem, is_full
 
     done, voxels, problems, digest = [], [], [], hashlib.sha256()
     for case in report.track(cases, "volumes", unit="volume"):
@@ -199,6 +200,8 @@ def _preprocess_cases(
             f"no mask has an object in it: all voxels of all {len(cases)} are 0 (background), such as "
             f"'{cases[0].mask}'; wanted labels 1..{plan.num_classes}; is --msk_path right?"
         )
+    if is_full([dict(enumerate(map(int, counts))) for counts in voxels]):
+        raise DataError(full_problem(cases[0].mask))
     absent = [label for label in range(1, plan.num_classes + 1) if not totals[label]]
     if absent:
         report.warn(f"class {describe_values(absent)} occurs in no mask; is --num_classes {plan.num_classes} right?")

@@ -12,6 +12,7 @@ NUMBERS = {
     "train": 1,
     "pred": 1,
     "eval": 1,
+    "quality": 1,
     "export labels": 1,
     "export model": 1,
     "report curves": 1,

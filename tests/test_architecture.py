@@ -43,9 +43,8 @@ ALLOWED = {
     | {"cli", "io", "data", "options", "training"},  # the step is its __main__; the rest writes and packs results
     "prediction": BASE | {"data", "io", "memory", "models", "training"},
 }
-STEPS = {"init", "check", "plan", "preprocess", "train", "pred", "eval", "quality", "report", "results", "synth"} | {
-    "demo"
-}
+STEPS = {"init", "check", "plan", "preprocess", "train", "pred", "eval", "quality", "report", "results"}
+STEPS |= {"synth", "demo"}
 COMMANDS = STEPS | {"export", "images", "preprocess_train", "remote", "run", "server"}
 COMPOSITE = {"preprocess_train": {"preprocess", "train"}}  # its purpose is to run both
 HEAVY = ("torch", "paramiko", "docker", "matplotlib", "skimage", "scipy", "zarr", "nibabel", "h5py", "tifffile")

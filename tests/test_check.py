@@ -1,12 +1,14 @@
 """What `python -m biom3d.check` says about good, odd and bad data sets."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from biom3d.check import main
+from biom3d.data.identity import identify_file
 from biom3d.io import Header, write_labels, write_volume
 
 SPACING = (0.3, 0.2, 0.1)
@@ -78,6 +80,7 @@ def test_good_data_pass_with_the_facts_of_each_case(check, data):
         "unit": "µm",
         "min": 0.0,
         "max": 199.0,
+        "digest": identify_file(data / "images" / "a.tif"),
         "voxels": {"0": 14 * 24 * 24, "1": 2 * 24 * 24},
     }
 
@@ -107,6 +110,42 @@ def test_all_problems_are_named_at_once(check, data):
     (data / "images" / "a.tif").write_bytes(b"II*\0")
     put(data / "masks" / "odd.tif", labels(1))
     assert_refused(check(), "3 problems", "a.tif", "odd.tif': mask without image", "b.tif': mask of 8 x 24 x 24")
+
+
+def test_images_given_as_their_own_masks_are_refused(data, capsys):
+    options = ["--img_path", str(data / "images"), "--msk_path", str(data / "images"), "--instances"]
+    assert main(options) == 2
+    printed = capsys.readouterr().err
+    assert printed.count("the mask is its image, voxel by voxel") == 2
+
+
+def test_a_copy_of_the_images_as_masks_is_refused_too(check, data):
+    for name in ("a", "b"):
+        shutil.copy(data / "images" / f"{name}.tif", data / "masks" / f"{name}.tif")
+    assert_refused(check("--instances"), "the mask is its image")
+
+
+def test_masks_without_background_are_refused(check, data):
+    for name in ("a", "b"):
+        put(data / "masks" / f"{name}.tif", np.ones((16, 24, 24), np.uint8))
+    assert_refused(check(), "objects fill more than 99% of every mask")
+
+
+def test_one_full_mask_among_others_is_fine(check, data):
+    put(data / "masks" / "a.tif", np.ones((16, 24, 24), np.uint8))
+    assert check()[0] == 0
+
+
+def test_nanometres_given_as_micrometres_are_refused(check):
+    z, y, x = (str(1000 * size) for size in SPACING)
+    assert_refused(check("--spacing", z, y, x), "is 1000 times the voxel size in", "is it in another unit?")
+
+
+def test_a_spacing_that_is_far_from_that_of_the_files_is_warned_of(check):
+    code, printed, _ = check("--spacing", "1", "0.2", "0.1")
+    assert code == 0
+    assert "warning: --spacing 1 0.2 0.1 is used, not the voxel size of the files" in printed
+    assert "warning: --spacing" not in check("--spacing", "0.31", "0.2", "0.1")[1]
 
 
 def test_masks_may_cover_a_part_of_the_images(check, data):

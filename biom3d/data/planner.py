@@ -11,8 +11,10 @@ from biom3d.config import Fingerprint, Plan, PlanRequest, SpacingUm, check_plan,
 from biom3d.data.dataset import read_case, read_headers
 from biom3d.data.labels import PLAIN, Coding
 from biom3d.data.pairing import Case
+from biom3d.data.sanity import unit_problem
 from biom3d.errors import ConfigError
 from biom3d.events import Reporter
+from biom3d.io import Header
 from biom3d.planning.fingerprint import make_fingerprint, sample_object_voxels
 from biom3d.planning.machine import describe_machine
 from biom3d.planning.plan import learning_of, make_plan
@@ -36,6 +38,7 @@ class PlanOrder:
 def plan_cases(order: PlanOrder, cases: Sequence[Case], report: Reporter) -> Plan:
     """Return a new plan for the cases, or the base plan with what the data say."""
     headers = read_headers(cases, order.spacing_um, report)
+    _refuse_other_unit(order, cases, headers)
     base = load_plan(order.base) if order.base is not None else None
     is_ct = order.request.ct_norm and base is None
     facts = make_fingerprint(
@@ -50,6 +53,15 @@ def plan_cases(order: PlanOrder, cases: Sequence[Case], report: Reporter) -> Pla
         wanted, found = _kind(base.num_channels, base.is_2d), _kind(facts.num_channels, facts.is_2d)
         raise ConfigError(f"{order.base}: made for {wanted}, the data are {found}; use another plan")
     return check_plan(_changed(base, order, facts), str(order.base))
+
+
+def _refuse_other_unit(order: PlanOrder, cases: Sequence[Case], headers: Sequence[Header]) -> None:
+    """Raise ConfigError where the given spacing is that of the files in another unit."""
+    for case, header in zip(cases, headers, strict=True):
+        if order.spacing_um and header.spacing_um:
+            problem = unit_problem(case.name, order.spacing_um, header.spacing_um)
+            if problem:
+                raise ConfigError(problem)
 
 
 def _changed(base: Plan, order: PlanOrder, facts: Fingerprint) -> Plan:

@@ -1,6 +1,5 @@
 """What a data set holds, found by reading every voxel once, and what is wrong or odd about it."""
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +8,9 @@ from typing import Literal
 
 import numpy as np
 
+from biom3d.data import sanity
 from biom3d.data.dataset import is_one_array, mixture_problems, place_warnings, shape_problems
+from biom3d.data.identity import Identity
 from biom3d.data.labels import PLAIN, Coding, LabelRule, check_labels, count_labels, describe_values, map_counts
 from biom3d.data.pairing import Case
 from biom3d.data.remarks import group_remarks
@@ -51,6 +52,7 @@ class MaskFacts:
     values: dict[int, int]
     not_whole: int = 0
     first_not_whole: str | None = None
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -114,10 +116,10 @@ def measure_image(path: Path, voxels_at_once: int = _VOXELS_AT_ONCE) -> ImageFac
     """
     low, high, bad, first = np.inf, -np.inf, 0, None
     with open_volume(path) as lazy:
-        digest = hashlib.sha256(f"{lazy.header.shape} {lazy.header.dtype}".encode())
+        identity = Identity(lazy.header.shape)
         for z0, z1 in _slabs(lazy.header, voxels_at_once):
             block = lazy.read(z0, z1)
-            digest.update(block.data)
+            identity.update(block)
             if block.dtype.kind == "f" and not np.isfinite(block).all():
                 wrong = ~np.isfinite(block)
                 bad += int(wrong.sum())
@@ -125,7 +127,7 @@ def measure_image(path: Path, voxels_at_once: int = _VOXELS_AT_ONCE) -> ImageFac
                 block = block[~wrong]
             if block.size:
                 low, high = min(low, float(block.min())), max(high, float(block.max()))
-        return ImageFacts(lazy.header, low, high, bad, first, digest.hexdigest())
+        return ImageFacts(lazy.header, low, high, bad, first, identity.text())
 
 
 def measure_mask(path: Path, voxels_at_once: int = _VOXELS_AT_ONCE) -> MaskFacts:
@@ -138,8 +140,10 @@ def measure_mask(path: Path, voxels_at_once: int = _VOXELS_AT_ONCE) -> MaskFacts
     odd, first = 0, None
     with open_volume(path, "mask") as lazy:
         require_one_channel(path, lazy.header)
+        identity = Identity(lazy.header.shape)
         for z0, z1 in _slabs(lazy.header, voxels_at_once):
             block = lazy.read(z0, z1)
+            identity.update(block)
             if block.dtype.kind == "f":
                 whole = np.isfinite(block) & (block == np.rint(block))
                 if not whole.all():
@@ -148,7 +152,7 @@ def measure_mask(path: Path, voxels_at_once: int = _VOXELS_AT_ONCE) -> MaskFacts
                     odd += int((~whole).sum())
                 block = block[whole].astype(np.int64)
             values.update(count_labels(block))
-        return MaskFacts(lazy.header, dict(sorted(values.items())), odd, first)
+        return MaskFacts(lazy.header, dict(sorted(values.items())), odd, first, identity.text())
 
 
 def spacing_of(facts: CaseFacts, question: Question) -> Spacing | None:
@@ -242,6 +246,9 @@ def _pair_findings(facts: CaseFacts) -> list[Finding]:
     if facts.image is None or facts.mask is None:
         return []
     image, mask, case = facts.image.header, facts.mask.header, facts.case
+    if facts.image.digest == facts.mask.digest and any(facts.mask.values):
+        message = f"'{case.mask}': the mask is its image, voxel by voxel; wanted labels 0, 1, 2, ...; give the masks"
+        return [Finding("error", message)]
     wrong = shape_problems(case, image, mask)
     if wrong:
         return [Finding("error", problem) for problem in wrong]
@@ -270,7 +277,7 @@ def _spacing_findings(headers: Mapping[str, Header], question: Question) -> list
     """Say what is odd about the voxel sizes; that some files lack it is an error found elsewhere."""
     known = {name: header.spacing_um for name, header in headers.items() if header.spacing_um}
     if question.spacing_um:
-        return _anisotropy([question.spacing_um])
+        return [*_contradictions(known, question.spacing_um), *_anisotropy([question.spacing_um])]
     if headers and not known:
         message = "no image says its voxel size; cubic voxels are assumed; if that is wrong give --spacing Z Y X"
         return [Finding("note", message)]
@@ -286,6 +293,18 @@ def _spacing_findings(headers: Mapping[str, Header], question: Question) -> list
         f"{_um(known[large])} in '{large}'; is a unit wrong?"
     )
     return [Finding("warning", message)]
+
+
+def _contradictions(known: Mapping[str, Spacing], given: Spacing) -> list[Finding]:
+    """Say where the voxel size that was asked for is not that of the files, for the first of them."""
+    for name, stored in known.items():
+        if problem := sanity.unit_problem(name, given, stored):
+            return [Finding("error", problem)]
+    far = [name for name, stored in known.items() if sanity.differs(given, stored)]
+    if not far:
+        return []
+    message = f"--spacing {sanity.text_of(given)} is used, not the voxel size of the files, {_um(known[far[0]])} in"
+    return [Finding("warning", f"{message} {_names(far)}")]
 
 
 def _anisotropy(spacings: Sequence[Spacing]) -> list[Finding]:
@@ -313,6 +332,8 @@ def _class_findings(facts: Sequence[CaseFacts], question: Question) -> list[Find
     present = {label for count in counts if count for label, voxels in count.items() if voxels}
     if not any(present):
         return [Finding("error", "no mask has an object in it, all are background (0); wanted labels 1, 2, ...")]
+    if sanity.is_full(counts):
+        return [Finding("error", sanity.full_problem(next(one.case.mask for one in facts if one.case.mask)))]
     absent = [label for label in range(1, (question.num_classes or 0) + 1) if label not in present]
     if absent:
         message = f"class {describe_values(absent)} occurs in no mask; is --num_classes {question.num_classes} right?"

@@ -34,12 +34,12 @@ def test_slabs_of_a_mask_give_what_the_whole_gives(save):
     assert slabs.first_not_whole == "0.5 at z=3, y=4, x=5"
 
 
-def test_another_voxel_or_type_gives_another_digest(save):
+def test_another_voxel_gives_another_digest_and_another_type_does_not(save):
     array = np.zeros((5, 12, 14), np.uint8)
     digests = {measure_image(save(array)).digest, measure_image(save(array.astype(np.uint16))).digest}
     array[4, 11, 13] = 1
     digests.add(measure_image(save(array)).digest)
-    assert len(digests) == 3
+    assert len(digests) == 2
 
 
 def test_an_image_without_any_number_has_no_range(save):

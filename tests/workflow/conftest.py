@@ -123,7 +123,7 @@ if sys.argv[1:2] == ["page"]:  # the report, after the last job
 with open("calls.txt", "a") as calls:
     print(pathlib.Path(sys.argv[0]).stem, *sys.argv[1:], file=calls)
 '''
-STEPS = ("check", "preprocess", "train", "pred", "eval", "export", "report")
+STEPS = ("check", "preprocess", "train", "pred", "eval", "quality", "export", "report")
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ ROWS = ["A\tdata/a/images\tdata/a/masks\tm", "B\tdata/b/images\tdata/b/masks\t\t
 JOBS = [
     *(("check", "B"), ("preprocess", "m"), ("train", "m", "0"), ("predict", "m", "B"), ("evaluate", "m", "B")),
     *(("export_labels", "m", "B"), ("overlay", "m", "B"), ("export_model", "m"), ("curves", "m"), ("summary",)),
+    *(("quality", "m", "B"), ("qualities",)),
 ]
 OURS = Software({"numpy": "2.4.6", "torch": "2.13.0+cpu", "matplotlib": "3.11.2"})
 
@@ -34,7 +35,7 @@ def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
     return {rule for rule in before if before[rule] != after[rule]}
 
 
-FOLLOWS_MODEL = {"predict", "evaluate", "export_labels", "overlay", "export_model", "curves"}
+FOLLOWS_MODEL = {"predict", "evaluate", "export_labels", "overlay", "quality", "export_model", "curves"}
 
 
 def test_every_option_has_a_neutral_value_so_that_a_new_one_makes_nothing_old():
@@ -58,14 +59,14 @@ def test_an_option_of_the_training_makes_the_model_and_what_follows_old(texts, o
 
 
 def test_options_of_later_steps_leave_the_model_alone(texts):
-    assert changed(texts(), texts("tta: true")) == {"predict", "evaluate", "export_labels", "overlay"}
+    assert changed(texts(), texts("tta: true")) == {"predict", "evaluate", "export_labels", "overlay", "quality"}
     assert changed(texts(), texts("formats: [ome-zarr]")) == {"export_labels"}
 
 
 @pytest.mark.parametrize(
     ("key", "old"),
     [
-        ("image_key", {"check", "predict", "evaluate", "export_labels", "overlay"}),
+        ("image_key", {"check", "predict", "evaluate", "export_labels", "overlay", "quality"}),
         ("mask_key", {"check", "evaluate", "overlay"}),
     ],
 )
@@ -105,7 +106,7 @@ def test_another_file_or_spacing_makes_what_reads_it_old(texts, folder):
     from biom3d_workflow.volumes import list_volumes
 
     list_volumes.cache_clear()
-    assert changed(before, texts()) == {"check", "predict", "evaluate", "export_labels", "overlay"}
+    assert changed(before, texts()) == {"check", "predict", "evaluate", "export_labels", "overlay", "quality"}
     again = changed(texts(), texts(rows=[ROWS[0] + "\t\t1,2,3", ROWS[1]]))
     assert again == {"preprocess", "train"} | FOLLOWS_MODEL
 
@@ -115,7 +116,7 @@ def test_other_versions_and_numbers_never_train_again(texts, software):
     other = dataclasses.replace(OURS, versions={**OURS.versions, **software})
     raised = {step: number + 1 for step, number in NUMBERS.items()}
     assert "predict" in changed(texts(), texts(software=other))
-    assert changed(texts(), texts(numbers=raised)) == FOLLOWS_MODEL | {"summary"}
+    assert changed(texts(), texts(numbers=raised)) == FOLLOWS_MODEL | {"summary", "qualities"}
     assert {"check", "preprocess", "train"} & changed(texts(), texts(software=other, numbers=raised)) == set()
 
 

@@ -317,7 +317,10 @@ def all_files(wildcards):
     return [
         *report_files(wildcards),
         *for_trained_models("results/{model}/{model}.zip"),
-        *for_pairs("results/{model}/{dataset}/labels"),
+        *for_pairs(
+            "results/{model}/{dataset}/labels", "results/{model}/{dataset}/quality.csv"
+        ),
+        *(["results/quality.csv"] if PROJECT.pairs() else []),
         *(f"results/check/{name}.unreadable" for name in PROJECT.unreadable),
         *(f"results/check/{name}.json" for name in PROJECT.partial),
         *find_unfinished(PROJECT),

@@ -114,6 +114,12 @@ def evaluate(model: Model, dataset: Dataset) -> str:
     return shlex.join(words + _spacing(dataset.spacing_um))
 
 
+def quality(model: Model, dataset: Dataset) -> str:
+    """Return the options of `biom3d.quality`."""
+    words = ["--path_in", _path(dataset.image_arrays), "--log", *model.runs]
+    return shlex.join([*words, *_options(model.options, ["num_classes"]), *_spacing(dataset.spacing_um)])
+
+
 def export_labels(model: Model, dataset: Dataset) -> str:
     """Return the options of `biom3d.export labels`."""
     words = ["--path_in", _path(dataset.image_arrays), *_options(model.options, ["formats"])]

@@ -58,6 +58,7 @@ VOLUMES = ("numpy", "tifffile", "imagecodecs", "nibabel", "h5py", "zarr")
 PACKAGES: Mapping[str, tuple[str, ...]] = {
     "pred": (*VOLUMES, "torch", "scipy", "connected-components-3d"),
     "eval": (*VOLUMES, "scipy", "surface-distance"),
+    "quality": (*VOLUMES, "connected-components-3d"),
     "export labels": (*VOLUMES, "ome-zarr-models"),
     "export model": (),
     "report curves": ("matplotlib",),
@@ -128,6 +129,14 @@ class Identities:
         found, row = self.project.models[model], self.project.datasets[dataset]
         facts = {"prediction": self._short("predict", model, dataset), **self._files(row)}
         return {**facts, **_options(found, ["num_classes", "instances", *CODING]), **self._theirs("eval")}
+
+    def _quality(self, model: str, dataset: str) -> Facts:
+        found, row = self.project.models[model], self.project.datasets[dataset]
+        facts = {"prediction": self._short("predict", model, dataset), **self._files(row, masks=False)}
+        return {**facts, **_options(found, ["num_classes"]), **self._ours("quality")}
+
+    def _qualities(self) -> Facts:
+        return {"of": _digest(sorted("/".join(pair) for pair in self.project.pairs())), **self._ours("quality")}
 
     def _export_labels(self, model: str, dataset: str) -> Facts:
         found, row = self.project.models[model], self.project.datasets[dataset]

@@ -90,15 +90,21 @@ class Run:
         return line
 
     def summarise_passed(self) -> None:
-        """Write results/summary.csv of what there is, when a failure kept the rule `summary` from running."""
+        """Write results/summary.csv and quality.csv of what there is, when a failure kept their rules from running."""
         results = self._judge()
-        if "summary all" not in results or _is_well(results["summary all"]):
-            return
-        pairs = ["/".join(pair) for pair in self.project.evaluated_pairs()]
-        metrics = [f"results/{p}/metrics.json" for p in pairs if _is_well(results[f"evaluate {p}"])]
-        if metrics:
+
+        def passed(whole: str, step: str, pairs: list[tuple[str, str]], file: str) -> list[str]:
+            if whole not in results or _is_well(results[whole]):
+                return []
+            names = ["/".join(pair) for pair in pairs]
+            return [f"results/{name}/{file}" for name in names if _is_well(results[f"{step} {name}"])]
+
+        if metrics := passed(*SUMMARY, "evaluate", self.project.evaluated_pairs(), "metrics.json"):
             out = ["--out", "results/summary.csv"]
             subprocess.run(["python", "-m", "biom3d.report", "summary", "--metrics", *metrics, *out], check=False)
+        if tables := passed("qualities all", "quality", self.project.pairs(), "quality.csv"):
+            out = ["--out_csv", "results/quality.csv"]
+            subprocess.run(["python", "-m", "biom3d.quality", "--tables", *tables, *out], check=False)
 
     def _judge(self, was_stopped: bool = False) -> dict[str, Result]:
         return judge(
@@ -139,6 +145,9 @@ def plan_steps(project: Project) -> list[Step]:
     if project.evaluated_pairs():
         needs = [f"evaluate {model}/{dataset}" for model, dataset in project.evaluated_pairs()]
         steps.append(_step("summary", "all", "results/summary.csv", needs))
+    if project.pairs():
+        needs = [f"quality {model}/{dataset}" for model, dataset in project.pairs()]
+        steps.append(_step("qualities", "all", "results/quality.csv", needs))
     return steps
 
 
@@ -154,6 +163,7 @@ def _prediction_steps(project: Project, model: str, dataset: str) -> Iterator[St
     else:
         yield _step("overlay", pair, f"{folder}/overlays", predicted)
     yield _step("export_labels", pair, f"{folder}/labels", predicted)
+    yield _step("quality", pair, f"{folder}/quality.csv", predicted)
 
 
 def _step(rule: str, subject: str, output: str, needs: Iterable[str] = ()) -> Step:

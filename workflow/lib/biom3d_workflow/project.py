@@ -16,7 +16,16 @@ from biom3d_workflow.table import UNFIT, UNFIT_TEXT, Dataset, read_table
 
 DEMO = "data/demo"
 # Names that would meet other files of ours below logs/ and results/.
-RESERVED_MODELS = ("steps", "check", "summary.csv", "outcome.txt", "outcome.json", "outcome.csv", "datasets.tsv")
+RESERVED_MODELS = (
+    "steps",
+    "check",
+    "summary.csv",
+    "quality.csv",
+    "outcome.txt",
+    "outcome.json",
+    "outcome.csv",
+    "datasets.tsv",
+)
 LONGEST_PATTERN = 1000  # of names written out; 14 kB, of 2,000 data sets, made `snakemake -n` 15 % slower
 RESERVED_DATASETS = ("curves.png",)
 

@@ -14,6 +14,8 @@ WORDS = {  # rules whose results people know by another name
     "check": "check",
     "predict": "prediction",
     "evaluate": "table of metrics",
+    "quality": "table of quality",
+    "qualities": "list of unusual volumes",
     "export_labels": "folder of labels",
     "overlay": "folder of pictures",
     "export_model": "packed model",
