@@ -28,7 +28,7 @@ class VolumeFacts:
     """One volume.
 
     Attributes:
-        extent: its size, in µm³ or voxels.
+        extent: the size of what is annotated, in µm³ or voxels.
         classes: class -> what is known of it.
         intensity: percentiles (channels, 3) of the values, in standard deviations from the mean of the channel.
         values: the same percentiles as stored.
@@ -48,12 +48,16 @@ def measure(
     num_classes: int,
     spacing_um: SpacingUm | None,
 ) -> VolumeFacts:
-    """Return the facts of labels (z, y, x) and of their image, of which `read(z0, z1)` returns planes (c, z, y, x)."""
+    """Return the facts of labels (z, y, x) and of their image, of which `read(z0, z1)` returns planes (c, z, y, x).
+
+    Voxels below 0, which nobody has annotated, do not count.
+    """
     voxel = float(np.prod(spacing_um)) if spacing_um else 1.0
+    known = int(np.count_nonzero(labels >= 0))
     intensity, values = _intensities(read, len(labels))
     return VolumeFacts(
-        extent=labels.size * voxel,
-        classes=_classes(labels, num_classes, voxel),
+        extent=known * voxel,
+        classes=_classes(labels, num_classes, voxel, known),
         intensity=intensity,
         values=values,
         is_in_um=spacing_um is not None,
@@ -76,7 +80,7 @@ def _number(value: Any) -> float | None:
     return None if value is None else float(value)
 
 
-def _classes(labels: np.ndarray, num_classes: int, voxel: float) -> dict[int, ClassFacts]:
+def _classes(labels: np.ndarray, num_classes: int, voxel: float, known: int) -> dict[int, ClassFacts]:
     """Count the objects of each class; of a large volume by parts, so that one across two parts counts twice."""
     import cc3d
 
@@ -84,18 +88,19 @@ def _classes(labels: np.ndarray, num_classes: int, voxel: float) -> dict[int, Cl
     step = max(1, LABELS_AT_ONCE // max(1, labels[0].size))
     for z in range(0, len(labels), step):
         # each class apart: cc3d joins equal values only
-        parts = cc3d.connected_components(np.ascontiguousarray(labels[z : z + step]), connectivity=26)
+        part = np.maximum(labels[z : z + step], 0)
+        parts = cc3d.connected_components(part, connectivity=26)
         sizes = cc3d.statistics(parts, no_slice_conversion=True)["voxel_counts"][1:]
         if not len(sizes):
             continue
         first = np.zeros(len(sizes) + 1, labels.dtype)
-        first[parts.ravel()] = labels[z : z + step].ravel()
+        first[parts.ravel()] = part.ravel()
         for label, size in zip(first[1:].tolist(), sizes.tolist(), strict=True):
             if label in found:
                 found[label].append(size)
     return {
         label: ClassFacts(
-            share=sum(sizes) / labels.size,
+            share=sum(sizes) / max(1, known),
             objects=len(sizes),
             size=float(np.median(sizes)) * voxel if sizes else None,
         )

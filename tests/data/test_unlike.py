@@ -32,6 +32,14 @@ def test_facts_are_those_of_the_objects():
     assert facts.classes[1].share == pytest.approx(3 * 64 / (16 * 40 * 40))
 
 
+def test_what_nobody_annotated_does_not_count():
+    labels = np.full((16, 40, 40), -1, np.int16)
+    labels[:4] = 0
+    labels[1:3, 4:8, 4:8] = 1
+    facts = measure(labels, lambda z0, z1: np.zeros((1, z1 - z0, 40, 40)), 1, None)
+    assert (facts.classes[1].objects, facts.classes[1].share, facts.extent) == (1, 32 / 6400, 6400)
+
+
 def test_a_volume_like_those_of_training_has_no_flag():
     assert told(volume(5)) == []
 

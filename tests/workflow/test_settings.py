@@ -81,6 +81,7 @@ def test_the_defaults_are_those_of_the_engine():
         "fine_tune",
         "formats",
         "location",
+        "path",
     }
 
 

@@ -265,7 +265,10 @@ def optional(option):
 
 
 def runs_of(wildcards):
-    return [PROJECT.watched_run(run) for run in model_of(wildcards).runs]
+    model = model_of(wildcards)
+    if model.is_given:  # its content is in the identity, so its age does not matter
+        return [ancient(run) for run in model.runs]
+    return [PROJECT.watched_run(run) for run in model.runs]
 
 
 def metrics_of(wildcards):

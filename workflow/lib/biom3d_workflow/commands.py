@@ -92,7 +92,7 @@ def check(dataset: Dataset, models: Mapping[str, Model]) -> str:
 
 def runs(model: Model) -> str:
     """Return the model's folders; on the server they are no files that Snakemake could name."""
-    return shlex.join(model.runs)
+    return shlex.join(map(_path, model.runs))
 
 
 def predict(model: Model, dataset: Dataset, is_ours: bool = True) -> str:
@@ -116,7 +116,7 @@ def evaluate(model: Model, dataset: Dataset) -> str:
 
 def quality(model: Model, dataset: Dataset) -> str:
     """Return the options of `biom3d.quality`."""
-    words = ["--path_in", _path(dataset.image_arrays), "--log", *model.runs]
+    words = ["--path_in", _path(dataset.image_arrays), "--log", *map(_path, model.runs)]
     return shlex.join([*words, *_options(model.options, ["num_classes"]), *_spacing(dataset.spacing_um)])
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from biom3d_workflow import commands, records
+from biom3d_workflow import commands, given, records
 from biom3d_workflow.project import Model, Project, skips_bad
 from biom3d_workflow.table import Dataset
 
@@ -180,6 +180,8 @@ class Identities:
     def _model(self, model: str) -> str:
         """Return what stands for a whole model: what it is made of, or its place on the server."""
         found = self.project.models[model]
+        if found.is_given:
+            return f"given, {given.content(found.runs)}"
         if found.is_on_server:
             return f"{model} on the server, {len(found.folds)} folds"
         known = self._of_its_note(found) if model in self.project.stuck else None

@@ -19,7 +19,10 @@ _LOGS = (".log", ".jsonl", ".tsv")
 
 def find(project: Project) -> list[Path]:
     """Return the leftovers of a project's folder, which is the working folder; whole folders where all of it is."""
-    return sorted({*_checks(project), *_results(project), *_predictions(project), *_models(project), *_logs(project)})
+    found = {*_checks(project), *_results(project), *_predictions(project), *_models(project), *_logs(project)}
+    used = [Path(path).resolve() for model in project.models.values() for path in model.paths]
+    # a model that is given may be one that was trained here, under a name that no model has any more
+    return sorted(path for path in found if not any(one.is_relative_to(path.resolve()) for one in used))
 
 
 def size_of(path: Path) -> int:

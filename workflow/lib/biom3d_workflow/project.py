@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from biom3d_workflow import schema, server, volumes
+from biom3d_workflow import given, schema, server, volumes
 from biom3d_workflow.hints import foreign_hint, windows_hint
 from biom3d_workflow.problems import Problem, suggestion
 from biom3d_workflow.settings import Locator, check_config, read_source
@@ -45,8 +45,21 @@ class Model:
 
     @property
     def runs(self) -> list[str]:
-        """Return the model folders, one a fold."""
+        """Return the model folders, one a fold; of a model that is given what `biom3d pred --log` takes."""
+        if self.is_given:
+            return [run for path in self.paths for run in given.find_runs(path)]
         return [f"logs/{self.name}/fold_{fold}" for fold in self.folds]
+
+    @property
+    def paths(self) -> list[str]:
+        """Return where a model lies that is given."""
+        path = self.options["path"]
+        return [] if path is None else [path] if isinstance(path, str) else list(path)
+
+    @property
+    def is_given(self) -> bool:
+        """Say whether it is there already: then it is used, not trained."""
+        return bool(self.paths)
 
     @property
     def is_on_server(self) -> bool:
@@ -72,8 +85,8 @@ class Project:
         return [dataset for dataset in self.datasets.values() if model in dataset.train]
 
     def trained(self) -> list[str]:
-        """Return the models to train; the others lie on the server."""
-        return [name for name, model in self.models.items() if not model.is_on_server]
+        """Return the models to train; the others are given, or lie on the server."""
+        return [name for name, model in self.models.items() if not (model.is_on_server or model.is_given)]
 
     @functools.cached_property
     def stuck(self) -> dict[str, str]:
@@ -209,10 +222,7 @@ def load_project(
     if problems:  # the table is read all the same: one message for all there is to correct
         return Project(problems=(*problems, *_table_problems(config, look_at_files)))
     defaults = schema.option_defaults() | (config.get("defaults") or {})
-    models = {
-        name: Model(name, defaults | (options or {}), frozenset(options or {}))
-        for name, options in config["models"].items()
-    }
+    models = {name: _model(name, defaults, options or {}) for name, options in config["models"].items()}
     table = _table_name(config)
     rows, problems = read_table(table)
     datasets = {row.name: row for row in reversed(rows)}
@@ -240,6 +250,15 @@ def skips_bad(dataset: Dataset, models: Mapping[str, Model]) -> bool:
     """Say whether all models that learn from a data set are to leave out its bad volumes."""
     trained = [models[name] for name in dataset.train if name in models]
     return bool(trained) and all(model.options["skip_bad"] for model in trained)
+
+
+def _model(name: str, defaults: Mapping[str, Any], own: Mapping[str, Any]) -> Model:
+    """Return a model; one that is given says itself how many classes it has, unless told."""
+    model = Model(name, {**defaults, **own}, frozenset(own))
+    if model.is_given and "num_classes" not in own:
+        found = given.num_classes(model.paths[0])
+        model = replace(model, options={**model.options, "num_classes": found or model.options["num_classes"]})
+    return model
 
 
 def _set_aside(project: Project, rows: Sequence[Dataset], table: str, problems: list[Problem]) -> Project:
@@ -292,6 +311,9 @@ def _check_links(project: Project, rows: Sequence[Dataset], table: str, locator:
             for model in models:
                 if model in project.models and project.models[model].is_on_server and column == "train":
                     text = f"train: '{model}' lies on the server and only predicts; take it out of this column"
+                    yield Problem(table, row.line, text)
+                if model in project.models and project.models[model].is_given and column == "train":
+                    text = f"train: '{model}' is given by its path and only predicts; take it out of this column"
                     yield Problem(table, row.line, text)
                 if model not in project.models:
                     text = f"{column}: unknown model '{model}'; {suggestion(model, project.models)}"
@@ -350,6 +372,25 @@ def _check_agreement(project: Project, rows: Sequence[Dataset], table: str, loca
                 listed = ", ".join(f"{name}: {value}" for name, value in values.items())
                 text = f"masks: models with different {option} use them ({listed}); give each its own row"
                 yield Problem(table, row.line, text)
+
+
+def _check_given(project: Project, rows: Sequence[Dataset], table: str, locator: Locator) -> Iterator[Problem]:
+    """A model that is given must be there, and be what the options say."""
+    for name, model in project.models.items():
+        if model.is_given and model.is_on_server:
+            text = "a path is one of this machine, location: server a place on the server; leave one of them out"
+            yield locator.problem(("models", name, "path"), text)
+            continue
+        for path in model.paths:
+            if wrong := given.find_problem(path):
+                yield locator.problem(("models", name, "path"), wrong)
+            else:
+                found = given.num_classes(path)
+                if found is not None and found != model.options["num_classes"]:
+                    text = (
+                        f"num_classes is {model.options['num_classes']}, the model in '{path}' has {found}; set {found}"
+                    )
+                    yield locator.problem(("models", name, "path"), text)
 
 
 def _check_option_paths(project: Project, rows: Sequence[Dataset], table: str, locator: Locator) -> Iterator[Problem]:
@@ -477,6 +518,7 @@ _CHECKS: tuple[Callable[[Project, Sequence[Dataset], str, Locator], Iterator[Pro
     _check_links,
     _check_agreement,
     _check_engine,
+    _check_given,
     _check_option_paths,
     _check_server_paths,
 )
