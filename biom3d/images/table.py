@@ -99,6 +99,8 @@ class Table:
 
 def load_table(root: Path = CHECKOUT) -> Table:
     """Read the table of the checkout `root`; ConfigError names the place, what is there and what is wanted."""
+    if not (root / TABLE).is_file():
+        raise ConfigError(f"'{root}' holds no {TABLE}: images are built in a checkout (git clone, make setup)")
     raw = read_yaml(root / TABLE)
     _check_schema(raw, read_yaml(root / SCHEMA))
     rows: dict[str, dict[str, Any]] = {

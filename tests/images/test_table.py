@@ -35,6 +35,11 @@ def test_a_wrong_table_is_refused_with_its_place(checkout, old, new, message):
         load_table(checkout)
 
 
+def test_an_installation_without_a_checkout_says_where_images_are_built(tmp_path):
+    with pytest.raises(ConfigError, match="images are built in a checkout"):
+        load_table(tmp_path)
+
+
 def test_a_base_from_a_registry_needs_a_digest(checkout):
     change(checkout / "containers/images.yaml", "    mmdebstrap:\n", "    reference: debian:bookworm\n    ignored:\n")
     with pytest.raises(ConfigError, match="bases: bookworm"):
