@@ -61,7 +61,7 @@ def fit_length(plan: Plan, speed: Speed) -> Plan:
     least = min(plan.num_epochs, MIN_EPOCHS)
     share = limit_s / least / speed.epoch_s(steps, val_steps)
     if share < 1:
-        steps, val_steps = max(1, int(steps * share)), max(1, int(val_steps * share))
+        steps, val_steps = max(1, round(steps * share)), max(1, round(val_steps * share))
     epochs = max(1, min(plan.num_epochs, int(limit_s / speed.epoch_s(steps, val_steps))))
     reason = (
         f"{plan.max_minutes:g} minutes were asked for; a batch takes {speed.training_s:.2g} s where it is trained: "
