@@ -181,6 +181,16 @@ def test_labels_of_a_converted_image_are_found(tmp_path):
     assert chosen(tmp_path / "a.zarr", "mask") == "0/labels/nuclei"
 
 
+def test_one_of_several_converted_images_can_be_named(tmp_path):
+    zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=2)
+    for name in "01":
+        zarr_with_labels(tmp_path / "a.zarr" / name, "nuclei")
+    with pytest.raises(DataError, match=r"several images; name one of them .*FILE:0"):
+        read_header(tmp_path / "a.zarr")
+    assert chosen(f"{tmp_path}/a.zarr:1", "image") == "1"
+    assert chosen(f"{tmp_path}/a.zarr:1/labels/nuclei", "mask") == "1/labels/nuclei"
+
+
 @pytest.mark.parametrize(("kind", "says"), [("array", "Zarr array of shape"), ("group", "only arrays 'raw'")])
 def test_a_zarr_without_metadata_says_what_it_is(tmp_path, kind, says):
     if kind == "array":
@@ -202,6 +212,17 @@ def test_missing_chunks_of_an_image_are_told(tmp_path, version):
     (remark,) = read_header(tmp_path / "a.zarr").remarks
     assert (remark.kind, remark.text) == ("warning", "1 of 1 chunks are not there and count as 0: is the copy whole?")
     assert read_header(tmp_path / "a.zarr", "mask").remarks == ()  # writers leave out chunks of background
+
+
+def test_shards_are_counted_as_files(tmp_path):
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=3)
+    put_image(group, "0.5")
+    del group["0"]
+    array = group.create_array("0", shape=(4, 12, 14), dtype="u2", chunks=(1, 12, 14), shards=(2, 12, 14))
+    array[...] = 1
+    assert read_header(tmp_path / "a.zarr").remarks == ()
+    (tmp_path / "a.zarr" / "0" / "c" / "1" / "0" / "0").unlink()
+    assert read_header(tmp_path / "a.zarr").remarks[0].text.startswith("1 of 2 chunks are not there")
 
 
 def test_every_chunk_that_is_written_is_a_file(tmp_path, header):
