@@ -65,7 +65,7 @@ def test_the_preprocessed_arrays_are_gone_at_the_end(folders):
 def test_the_demo_gives_the_same_predictions_in_containers(tmp_path, monkeypatch, cpu_image):
     """The real volumes of `make demo`, with a shorter training."""
     wheels = ROOT / ".cache"
-    short = (ROOT / "config/config.yaml").read_text().replace("num_epochs: 10", "num_epochs: 2")
+    short = (ROOT / "config/config.yaml").read_text().replace("num_epochs: 10\n", "num_epochs: 2\n")
     for profile in ("local", "docker"):
         folder = tmp_path / profile
         (folder / "config").mkdir(parents=True)
