@@ -253,7 +253,7 @@ def test_the_verbs_show_a_job_follow_its_log_and_stop_it(make_far, profile, caps
     job_id = far.containers()[0].labels["biom3d.job"]
     assert main(["jobs", profile]) == main(["logs", profile, job_id[:8]]) == main(["gpus", profile]) == 0
     printed = capsys.readouterr()
-    assert f"{job_id[:12]}  running" in printed.out
+    assert f"{job_id}  running" in printed.out
     assert "hello\n" in printed.out
     said: list[str] = []
     job = verbs.find_job(verbs.list_jobs(far.host, far.runtime), job_id)

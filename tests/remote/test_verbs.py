@@ -298,7 +298,7 @@ def test_the_commands_print_tables(profile, with_engine, start, job_id, capsys):
     start("echo hello", job_id, name="say hello").wait()
     assert main(["jobs", "gpu"]) == main(["logs", "gpu", job_id]) == main(["gpus", "gpu"]) == 0
     printed = capsys.readouterr()
-    assert f"{job_id[:12]}  exit 0" in printed.out
+    assert f"{job_id}  exit 0" in printed.out
     assert "hello\n" in printed.out
     assert "no NVIDIA GPU" in printed.err
 
