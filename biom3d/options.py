@@ -132,14 +132,14 @@ def add_threads_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=_at_least_one, metavar="N", help="CPU threads (default: all)")
 
 
-def add_memory_option(parser: argparse.ArgumentParser) -> None:
-    """Add `--memory_limit GB`."""
+def add_memory_option(parser: argparse.ArgumentParser, more: str = "") -> None:
+    """Add `--memory_limit GB`, whose help may say `more`."""
     parser.add_argument(
         "--memory_limit",
         type=float,
         metavar="GB",
         help="memory that this process may take: what needs more is refused before it starts (default: what the "
-        "machine has free and its container allows; of that about 3 GB are used, given more it may be a little faster)",
+        f"machine has free and its container allows{more})",
     )
 
 

@@ -160,7 +160,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_spacing_option(parser)
     add_threads_option(parser)
-    add_memory_option(parser)
+    add_memory_option(parser, "; of that about 3 GB are used, given more it may be a little faster")
     add_foreign_options(parser, "pred")
     return parser
 

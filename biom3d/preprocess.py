@@ -19,8 +19,10 @@ from biom3d.config import DataPaths, Plan, SpacingUm, save_plan
 from biom3d.errors import ConfigError, DataError
 from biom3d.events import Reporter
 from biom3d.files import atomic_path, is_taken, output_error
+from biom3d.memory import in_gb, memory_limit, resident_bytes
 from biom3d.options import (
     add_data_options,
+    add_memory_option,
     add_request_options,
     add_skip_option,
     coding_from,
@@ -67,6 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = step_parser("preprocess", DESCRIPTION)
     add_data_options(parser)
     add_skip_option(parser)
+    add_memory_option(parser)
     add_request_options(parser)
     parser.add_argument("--desc", default="unet_default", metavar="NAME", help="name of the model")
     parser.add_argument("--out_dir", metavar="DIR", help="write images/, masks/, foreground/ and folds.csv into DIR")
@@ -222,6 +225,7 @@ def _preprocess_case(
     from biom3d.data.normalise import choose_scaling
     from biom3d.data.resample import resample, resample_labels, target_shape
 
+    _refuse_large(case, plan, args)
     loaded = read_case(case, plan.num_classes, coding_from(args, plan.num_classes))
     if loaded.warning:
         report.warn(loaded.warning)
@@ -253,6 +257,27 @@ def _describe(
 
     facts = measure(labels, lambda z0, z1: image[:, z0:z1], num_classes, spacing_um)
     return LearnedVolume(name, identify_array(image), tuple(image.shape), facts=facts)
+
+
+def _refuse_large(case: "Case", plan: Plan, args: argparse.Namespace) -> None:
+    """Raise DataError where image and mask, which are held whole, surely need more memory than is allowed."""
+    import math
+
+    from biom3d.data.resample import target_shape
+    from biom3d.io import read_header
+
+    header = read_header(case.image)
+    channels, *shape = header.shape
+    target = target_shape(shape, spacing_from(args) or header.spacing_um, plan.spacing_um)
+    # the image as stored and as float32, the mask; resampled once more
+    native = math.prod(shape) * (channels * (header.dtype.itemsize + 4) + 1)
+    resampled = 0 if tuple(target) == tuple(shape) else math.prod(target) * (4 * channels + 1)
+    limit, needed = memory_limit(args.memory_limit), resident_bytes() + native + resampled
+    if needed > limit.bytes:
+        raise DataError(
+            f"'{case.image}': its preprocessing needs {in_gb(needed)} of memory or more, {limit.who} "
+            f"{in_gb(limit.bytes)}; use a machine with more, or cut the volume into parts"
+        )
 
 
 def _digest(name: str, *arrays: "np.ndarray") -> bytes:

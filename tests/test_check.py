@@ -361,3 +361,19 @@ def test_bad_volumes_are_left_out_and_named_where_that_is_wanted(data, check):
 
 def test_left_out_is_no_word_of_a_good_data_set(check):
     assert "left_out" not in check("--skip_bad")[2]
+
+
+@pytest.mark.parametrize("classes", ["1", "12"])
+def test_of_masks_that_are_no_whole_numbers_nothing_else_is_said(tmp_path, classes, capsys):
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    for number, name in enumerate("ab"):
+        mask = np.zeros((8, 16, 16), np.float32)
+        mask[2:5, 4:9, 4:9] = 10.92 + number
+        np.save(tmp_path / "images" / f"{name}.npy", (60 + 5 * mask + number).astype(np.uint16))
+        np.save(tmp_path / "masks" / f"{name}.npy", mask)
+    argv = ["--img_path", str(tmp_path / "images"), "--msk_path", str(tmp_path / "masks"), "--num_classes", classes]
+    assert main(argv) == 2
+    words = capsys.readouterr().err
+    assert "2 problems with the data set" in words
+    assert words.count("75 voxels are no whole numbers") == 2

@@ -284,3 +284,11 @@ def test_a_class_that_only_validation_holds_is_told(tmp_path, capfd):
     said = capfd.readouterr().err
     assert f"fold {fold}: class 2 is only in the volumes that validate it" in said
     assert said.count("is only in the volumes") == 1
+
+
+def test_a_volume_that_cannot_be_held_is_named_before_it_is_read(tmp_path, capsys):
+    assert run(make_set(tmp_path), "--memory_limit", "0.01") == 2
+    words = capsys.readouterr().err
+    assert "4 of 4 volumes cannot be used" in words
+    assert "a.tif': its preprocessing needs" in words
+    assert "--memory_limit allows 0.0 GB" in words
