@@ -34,12 +34,12 @@ def test_a_row_that_was_removed_leaves_its_results_and_nothing_of_others(project
     found, told = listed(capsys)
     logs = [
         f"logs/steps/{rule}/m/C.{kind}"
-        for rule in ("export_labels", "overlay", "predict")
+        for rule in ("export_labels", "overlay", "predict", "quality")
         for kind in ("jsonl", "log", "tsv")
     ]
     logs += [f"logs/steps/check/C.{kind}" for kind in ("jsonl", "log", "tsv")]
     assert sorted(found) == sorted(["data/pred/m/C", "results/check/C.json", "results/m/C", *logs])
-    assert re.search(r"15 left over, .*B; to move it to a trash folder: biom3d results --orphans --yes", told)
+    assert re.search(r"18 left over, .*B; to move it to a trash folder: biom3d results --orphans --yes", told)
     assert Path("results/m/C").exists()
 
 
@@ -90,7 +90,8 @@ def test_a_row_with_another_name_keeps_its_results(project, stand_in, capsys):
     write_request(TWO_MODELS, [A, B.replace("B", "plate-7"), C])
     result = run_snakemake("--cores", "2", PYTHONPATH=str(stand_in))
     assert "data set 'plate-7' has the files of 'B', which is no row any more: its results are taken" in result.stderr
-    assert [line.split()[:2] for line in Path("calls.txt").read_text().splitlines()] == [["report", "summary"]]
+    calls = sorted(line.split()[:2] for line in Path("calls.txt").read_text().splitlines())
+    assert calls == [["quality", "--tables"], ["report", "summary"]]
     after = {str(path): path.stat().st_mtime_ns for path in Path("data/pred/m/plate-7").rglob("*")}
     assert {path.replace("/B", "/plate-7"): age for path, age in before.items()} == after
     assert listed(capsys)[0] == []

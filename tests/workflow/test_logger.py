@@ -135,7 +135,7 @@ def test_a_run_with_a_profile_prints_few_lines_one_for_what_failed_and_keeps_the
     assert [line for line in lines if "RuleException" in line or "shell:" in line or "message: None" in line] == []
     (log,) = [line.removeprefix("full log: ") for line in lines if line.startswith("full log: ")]
     assert "CalledProcessError" in Path(log).read_text()
-    jobs = 12  # a line at the start and at the end of each; the plan, the table, and a few words around them
+    jobs = 13  # a line at the start and at the end of each; the plan, the table, and a few words around them
     assert len(lines) < 2 * jobs + 30, done.stderr
 
 
