@@ -63,6 +63,17 @@ def jobs_to_run():
     ]
 
 
+def keep_old_results():
+    """See `kept`; without it nothing may be removed."""
+    try:
+        kept.keep(jobs_to_run())
+    except OSError as error:
+        raise ConfigurationError(
+            f"old results cannot be kept in '{kept.KEPT}' ({error}), so none is replaced;"
+            " free some space, or give write access there, and run again"
+        ) from None
+
+
 def tell_replaced():
     jobs = jobs_to_run() if workflow.dag else []  # none where it could not be made
     for line in replaces.describe(jobs):
@@ -151,7 +162,7 @@ onstart:
     refuse_unready_slurm(executor())
     if not HAS_OUR_LOGGER:
         tell_replaced()
-    kept.keep(jobs_to_run())
+    keep_old_results()
     RUN.start()
 
 

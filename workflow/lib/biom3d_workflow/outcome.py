@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from biom3d_workflow import slurm
+from biom3d_workflow import records, slurm
 from biom3d_workflow.outcome_table import FAILED, KEPT, OPEN, PASSED, SKIPPED, STOPPED, Line, write_outcome
 from biom3d_workflow.project import Project
 from biom3d_workflow.reasons import End, in_our_words, read_end
@@ -100,11 +100,11 @@ class Run:
             return [f"results/{name}/{file}" for name in names if _is_well(results[f"{step} {name}"])]
 
         if metrics := passed(*SUMMARY, "evaluate", self.project.evaluated_pairs(), "metrics.json"):
-            out = ["--out", "results/summary.csv"]
-            subprocess.run(["python", "-m", "biom3d.report", "summary", "--metrics", *metrics, *out], check=False)
+            _make_of_passed(
+                "summary", "results/summary.csv", "biom3d.report", "summary", "--metrics", *metrics, "--out"
+            )
         if tables := passed("qualities all", "quality", self.project.pairs(), "quality.csv"):
-            out = ["--out_csv", "results/quality.csv"]
-            subprocess.run(["python", "-m", "biom3d.quality", "--tables", *tables, *out], check=False)
+            _make_of_passed("qualities", "results/quality.csv", "biom3d.quality", "--tables", *tables, "--out_csv")
 
     def _judge(self, was_stopped: bool = False) -> dict[str, Result]:
         return judge(
@@ -121,6 +121,13 @@ class Run:
 
 
 TRAINING = "(training)"
+
+
+def _make_of_passed(rule: str, output: str, *command: str) -> None:
+    """Make what a rule would make of all of what passed, and note that, so that the next run makes it anew."""
+    if subprocess.run(["python", "-m", *command, output], check=False).returncode == 0:
+        note = {"rule": rule, "params": [repr("made of: what passed")]}
+        records.write(output, {**note, "record_format_version": records.FORMAT})
 
 
 def plan_steps(project: Project) -> list[Step]:
