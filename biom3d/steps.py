@@ -11,10 +11,10 @@ NUMBERS = {
     "preprocess": 1,
     "train": 1,
     "pred": 1,
-    "eval": 1,
+    "eval": 2,  # means by kinds of scores
     "quality": 1,
     "export labels": 1,
-    "export model": 1,
+    "export model": 2,  # with who made it
     "report curves": 1,
     "report overlay": 1,
     "report summary": 2,  # kinds of scores
