@@ -16,7 +16,7 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from biom3d import check, pred, preprocess, report, synth, train
+from biom3d import check, pred, preprocess, quality, report, synth, train
 from biom3d import eval as evaluation
 from biom3d.export import __main__ as export
 from biom3d.io import read_volume
@@ -46,6 +46,7 @@ def figures(folder: Path) -> dict[str, Figures]:
         _call(
             evaluation, "--path_pred predicted --path_lab cells/masks --num_classes 1 --out_csv m.csv --out_json m.json"
         )
+        _call(quality, "--path_pred predicted --path_in cells/images --log run --num_classes 1 --out_csv quality.csv")
         _call(export, "labels --path_pred predicted --path_in cells/images --formats ome-tiff --out_dir labels")
         _call(export, "model --log run --out m.zip")
         _call(report, "curves --log run --out curves.png")
@@ -57,6 +58,7 @@ def figures(folder: Path) -> dict[str, Figures]:
             "train": [float(curve[0][name]) for name in ("train_loss", "val_loss", "val_dice")],
             "pred": [f for path in sorted(Path("predicted").glob("*.tif")) for f in _facts(read_volume(path).array)],
             "eval": _numbers(json.loads(Path("m.json").read_text())),
+            "quality": _numbers(_rows("quality.csv")),
             "export labels": [f for path in sorted(Path("labels").glob("*")) for f in _facts(read_volume(path).array)],
             "export model": [float(len(zipfile.ZipFile("m.zip").namelist()))],
             "report curves": _facts(imread("curves.png")),
@@ -114,7 +116,7 @@ def _rounded(values: Figures) -> Figures:
 
 
 TOLERANCE = {"pred": 0.02, "eval": 0.05, "export labels": 0.02, "report curves": 0.02, "report overlay": 0.02}
-TOLERANCE |= {"report summary": 0.05, "train": 0.01}
+TOLERANCE |= {"quality": 0.05, "report summary": 0.05, "train": 0.01}
 
 
 @pytest.fixture(scope="module")

@@ -134,9 +134,17 @@ def of_model(config: str, option: str) -> str:
 
 
 # Of the 51 rows model a predicts 13, and 2 of them have masks.
-FOLLOWS = {"predict": 13, "evaluate": 2, "export_labels": 13, "overlay": 13, "summary": 1}
+FOLLOWS = {
+    "predict": 13,
+    "evaluate": 2,
+    "export_labels": 13,
+    "overlay": 13,
+    "quality": 13,
+    "qualities": 1,
+    "summary": 1,
+}
 MODEL = {"preprocess": 1, "train": 2, **FOLLOWS, "curves": 1, "export_model": 1}
-ONE = {"check": 1, "predict": 1, "export_labels": 1, "overlay": 1}
+ONE = {"check": 1, "predict": 1, "quality": 1, "export_labels": 1, "overlay": 1}
 CHANGES: list[tuple[str, Callable[[], object], dict[str, int]]] = [
     ("nothing", request, {}),
     ("every image touched", touched, {}),
@@ -144,13 +152,13 @@ CHANGES: list[tuple[str, Callable[[], object], dict[str, int]]] = [
     ("what is default written out", lambda: request(of_model(CONFIG, "num_steps: 250, tta: false")), {}),
     ("10 rows added", lambda: request(rows=[*ROWS, *(row(f"N{i}", False, predict="b") for i in range(10))]),
      dict.fromkeys(ONE, 10)),
-    ("other bytes in one image", lambda: other_bytes(Path("data/P10/images/1.nii.gz")), ONE),
+    ("other bytes in one image", lambda: other_bytes(Path("data/P10/images/1.nii.gz")), ONE | {"qualities": 1}),
     ("`tta` of one model", lambda: request(of_model(CONFIG, "tta: true")), FOLLOWS),
     ("`formats` of one model", lambda: request(of_model(CONFIG, "formats: [ome-zarr]")), {"export_labels": 13}),
     ("`seed` of one model", lambda: request(CONFIG.replace("a: {seed: 0}", "a: {seed: 1}")), MODEL),
     ("more `num_epochs` of one model: it goes on", lambda: request(of_model(CONFIG, "num_epochs: 8")), MODEL),
     ("a row with masks removed", lambda: request(rows=[line for line in ROWS if not line.startswith("P03")]),
-     {"summary": 1}),
+     {"qualities": 1, "summary": 1}),
 ]  # fmt: skip
 
 
@@ -177,10 +185,11 @@ def test_the_first_run_makes_all_but_the_broken_rows_and_says_so(day):
     assert len(day.models()) == 8
 
 
-def test_without_the_broken_rows_only_the_summary_is_left_to_do(day):
+def test_without_the_broken_rows_only_the_summaries_are_left_to_do(day):
     assert day.second.returncode == 0, day.second.stderr
-    assert "2 of 2 steps" in day.second.stderr  # and `all`
-    assert [line.split()[:2] for line in Path("calls.txt").read_text().splitlines()][-1] == ["report", "summary"]
+    last = [line.split()[:2] for line in Path("calls.txt").read_text().splitlines()][-2:]
+    assert sorted(last) == [["quality", "--tables"], ["report", "summary"]]
+    assert "3 of 3 steps" in day.second.stderr  # and `all`
 
 
 @pytest.mark.parametrize(("title", "changed", "expected"), CHANGES, ids=[title for title, _, _ in CHANGES])
@@ -210,7 +219,15 @@ def test_another_version_in_the_environment_predicts_anew_and_trains_nothing(day
     (tmp_path / "torch-9.9.dist-info").mkdir()
     (tmp_path / "torch-9.9.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 9.9\n")
     found = day.would_run(PYTHONPATH=f"{tmp_path}:{day.folder / 'steps'}")
-    everything = {"predict": 51, "evaluate": 8, "export_labels": 51, "overlay": 51, "summary": 1}
+    everything = {
+        "predict": 51,
+        "evaluate": 8,
+        "export_labels": 51,
+        "overlay": 51,
+        "quality": 51,
+        "qualities": 1,
+        "summary": 1,
+    }
     assert Counter(found) == Counter(everything)
 
 
