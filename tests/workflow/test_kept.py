@@ -74,7 +74,15 @@ def test_a_retraining_that_is_stopped_and_taken_back_was_never_there(started, re
 def test_a_retraining_that_is_still_wanted_is_made_and_the_old_model_comes_back_with_its_options(rerun, project):
     before = state(*FOLDS, "logs/n/plan.yaml")
     made = rerun(OTHER)
-    assert sorted({line.split()[0] for line in made}) == ["eval", "export", "pred", "preprocess", "report", "train"]
+    assert sorted({line.split()[0] for line in made}) == [
+        "eval",
+        "export",
+        "pred",
+        "preprocess",
+        "quality",
+        "report",
+        "train",
+    ]
     assert state(*FOLDS) != before
     assert sorted(str(entry.folder) for entry in kept.entries(kept.REPLACED)) == [
         ".biom3d/replaced/preprocess/n",
