@@ -334,7 +334,7 @@ def _tell_unlearned(split: dict[str, int], foreground: Path, folds: int, report:
     present: dict[str, set[int]] = {}
     for name in split:
         with np.load(foreground / f"{name.removesuffix('.npy')}.npz") as voxels:
-            present[name] = {int(label) for label in voxels.files if len(voxels[label])}
+            present[name] = {int(label) for label in voxels.files if label.isdigit() and len(voxels[label])}
     for fold, labels in unlearned_classes(split, present, folds).items():
         report.warn(
             f"fold {fold}: class {describe_values(labels)} is only in the volumes that validate it; its model cannot "
