@@ -151,7 +151,7 @@ CHANGES: list[tuple[str, Callable[[], object], dict[str, int]]] = [
     ("the rows in another order", lambda: request(rows=ROWS[::-1]), {}),
     ("what is default written out", lambda: request(of_model(CONFIG, "num_steps: 250, tta: false")), {}),
     ("10 rows added", lambda: request(rows=[*ROWS, *(row(f"N{i}", False, predict="b") for i in range(10))]),
-     dict.fromkeys(ONE, 10)),
+     dict.fromkeys(ONE, 10) | {"qualities": 1}),
     ("other bytes in one image", lambda: other_bytes(Path("data/P10/images/1.nii.gz")), ONE | {"qualities": 1}),
     ("`tta` of one model", lambda: request(of_model(CONFIG, "tta: true")), FOLLOWS),
     ("`formats` of one model", lambda: request(of_model(CONFIG, "formats: [ome-zarr]")), {"export_labels": 13}),
