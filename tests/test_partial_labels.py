@@ -72,11 +72,12 @@ def model(sparse) -> Path:
     return sparse
 
 
-def dices(folder: Path, masks: str, *options: str) -> dict[str, float]:
+def dices(folder: Path, masks: str, *options: str) -> dict[int, float]:
     out = folder / "scores.json"
     argv = ["-p", str(folder / "pred"), "-l", str(folder / masks), "-f", "dice", "--out_json", str(out), *options]
     assert evaluate(argv) == 0
-    return {label: row["dice"] for label, row in json.loads(out.read_text())["mean"].items()}
+    rows = json.loads(out.read_text())["cases"]
+    return {label: float(np.mean([row["dice"] for row in rows if row["class"] == label])) for label in (1, 2)}
 
 
 def test_three_annotated_planes_a_volume_teach_the_whole(model):
