@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -18,7 +17,7 @@ from biom3d.cli import run_step, step_parser
 from biom3d.compat.options import add_foreign_options, answer_foreign_options
 from biom3d.config import SpacingUm
 from biom3d.data.predictions import CROSS_VALIDATED, RECORD, TRAINING, Prediction, described
-from biom3d.errors import Biom3dError, ConfigError, DataError
+from biom3d.errors import Biom3dError, ConfigError, DataError, OutputError
 from biom3d.events import Reporter
 from biom3d.files import is_taken, output_error, remove, scratch_folder, write_json
 from biom3d.memory import memory_limit, resident_bytes
@@ -212,7 +211,8 @@ def predict_folder(
     """Write one label volume per image into `folder`; volumes that this model already wrote there are kept.
 
     `is_ours` says that nobody else writes there, so that what is left of another model may be replaced. An image
-    that cannot be predicted does not stop the others; all problems are raised together at the end. `memory_gb` limits
+    that cannot be predicted does not stop the others; all problems are raised together at the end. A result that
+    cannot be written does: the next could not either. `memory_gb` limits
     the memory of this process, None: what is there.
     """
     from biom3d.data.remarks import tell_passed_over
@@ -235,6 +235,8 @@ def predict_folder(
             continue
         try:
             prediction, seconds = _predict_file(model, path, folder / name, options, report, memory_gb)
+        except OutputError:  # not the image's fault: a full disk takes no other result either
+            raise
         except Exception as error:  # whatever it is, the other images can be done
             unexpected = unexpected or (None if isinstance(error, Biom3dError | MemoryError) else error)
             problems.append(_reason(path, error))
@@ -385,8 +387,11 @@ def _predict_file(
     """Predict one image; labels lie on disk meanwhile, so that memory does not depend on the volume."""
     import time
 
+    import numpy as np
+
     from biom3d.data.remarks import tell_remarks
     from biom3d.io import open_volume, write_labels
+    from biom3d.io.mapped import array_on_disk
     from biom3d.prediction.biom3d import predict_like_biom3d
     from biom3d.prediction.choice import choose_members
     from biom3d.prediction.postprocess import KEEP, with_values
@@ -407,8 +412,10 @@ def _predict_file(
             _warn_without_spacing(path, header, predictor.plan, options, report)
             values = predictor.plan.label_values
             highest = max(predictor.plan.num_classes, *values, 0)
-            labels = _label_file(scratch / "labels.npy", header.shape[1:], highest)
-            shares = _share_file(scratch / "scores.npy", header, predictor.plan.num_classes) if options.scores else None
+            shape = header.shape[1:]
+            labels = array_on_disk(scratch / "labels.npy", np.min_scalar_type(highest), shape)
+            classes = predictor.plan.num_classes + 1
+            shares = array_on_disk(scratch / "scores.npy", np.float16, (classes, *shape)) if options.scores else None
             finite = dataclasses.replace(volume, read=_finite_reader(volume))
             room = _room(model, header, scratch, memory_gb)
             if model.scheme is None:
@@ -426,14 +433,6 @@ def _predict_file(
     agreement = predictor.agreement
     folds, views = (agreement.folds(), agreement.views()) if agreement else (None, None)
     return Prediction(choice.kind, names, folds, views), time.monotonic() - started
-
-
-def _share_file(path: Path, header: "Header", num_classes: int) -> "np.ndarray":
-    """Return an array (classes, z, y, x) on disk for the scores."""
-    import numpy as np
-
-    shape = (num_classes + 1, *header.shape[1:])
-    return np.lib.format.open_memmap(path, "w+", np.float16, shape)
 
 
 def _write_scores(labels: Path, shares: "np.ndarray", header: "Header") -> None:
@@ -475,17 +474,6 @@ def _stored_spacing(header: "Header") -> SpacingUm | None:
     if header.spacing_um is None:
         return None
     return spacing_in_unit(header.spacing_um, "mm" if "affine" in header.extra else header.unit)
-
-
-def _label_file(path: Path, shape: tuple[int, ...], highest: int) -> "np.ndarray":
-    """Return an array on disk with its room reserved: a disk that fills later would kill the process (SIGBUS)."""
-    import numpy as np
-
-    labels = np.lib.format.open_memmap(path, "w+", np.min_scalar_type(highest), shape)
-    if hasattr(os, "posix_fallocate"):  # not on macOS
-        with open(path, "r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    return labels
 
 
 def _finite_reader(volume: "LazyVolume") -> "Callable[[int, int], np.ndarray]":

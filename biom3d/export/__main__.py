@@ -93,7 +93,7 @@ def write_ome_tiff(out: Path, image: Path, labels: Path, label_name: str, spacin
 
     `spacing_um` (z, y, x) replaces what the image file says. Raises DataError where the shapes differ.
     """
-    from biom3d.files import scratch_folder
+    from biom3d.files import output_error, scratch_folder
     from biom3d.io import read_header, write_volume
 
     if out.exists() and not _is_ours(out, label_name):
@@ -103,10 +103,13 @@ def write_ome_tiff(out: Path, image: Path, labels: Path, label_name: str, spacin
     header = read_header(image)
     if spacing_um:
         header = replace(header, spacing_um=spacing_um, unit="µm")
-    with scratch_folder(out.parent) as scratch:
-        array = _mapped_labels(labels, image, header.shape, scratch / "labels.npy")
-        axes = header.axes.replace("C", "")
-        write_volume(out, array, replace(header, axes=axes, channel_names=(label_name,)))
+    try:
+        with scratch_folder(out.parent) as scratch:
+            array = _mapped_labels(labels, image, header.shape, scratch / "labels.npy")
+            axes = header.axes.replace("C", "")
+            write_volume(out, array, replace(header, axes=axes, channel_names=(label_name,)))
+    except OSError as error:
+        raise output_error(out, error) from error
 
 
 def _mapped_labels(path: Path, image: Path, shape: Sequence[int], copy: Path) -> "np.ndarray":
@@ -117,7 +120,7 @@ def _mapped_labels(path: Path, image: Path, shape: Sequence[int], copy: Path) ->
     import numpy as np
 
     from biom3d.io import open_volume, read_labels
-    from biom3d.io.mapped import forget_pages
+    from biom3d.io.mapped import array_on_disk, forget_pages
 
     with open_volume(path, "mask") as lazy:
         found = lazy.header
@@ -127,7 +130,7 @@ def _mapped_labels(path: Path, image: Path, shape: Sequence[int], copy: Path) ->
                 "wanted the same grid"
             )
         if found.dtype.kind in "iu" and found.dtype.itemsize < 8:
-            array = np.lib.format.open_memmap(copy, "w+", found.dtype, found.shape)
+            array = array_on_disk(copy, found.dtype, found.shape)
             step = max(1, PLANES_BYTES // (found.shape[2] * found.shape[3]))
             for z in range(0, found.shape[1], step):
                 array[:, z : z + step] = lazy.read(z, min(z + step, found.shape[1]))
