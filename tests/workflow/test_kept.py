@@ -126,7 +126,8 @@ def test_what_a_run_replaces_is_told_before_it_starts(project, stand_in):
     assert line in run_snakemake("-n", PYTHONPATH=str(stand_in)).stderr
     told = run_snakemake("--cores", "2", PYTHONPATH=str(stand_in)).stderr
     assert told.index(line) < told.index("preprocess for n")
-    assert "replaces 1 prediction, 1 table of metrics, 1 folder of labels" in told
+    assert "replaces 1 prediction, 1 table of metrics, " in told
+    assert ", 1 folder of labels, " in told
 
 
 def test_more_epochs_go_on_with_the_trained_model(rerun, project, stand_in):
