@@ -103,5 +103,5 @@ def test_the_qr_code_holds_a_card_of_the_same_server():
 
 def test_without_segno_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "segno", None)
-    with pytest.raises(ConfigError, match=r"biom3d-workflow\[server\]"):
+    with pytest.raises(ConfigError, match=r"\.\[server\]"):
         qr_text(CARD)

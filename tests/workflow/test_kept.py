@@ -77,7 +77,7 @@ def test_a_retraining_that_is_still_wanted_is_made_and_the_old_model_comes_back_
     everything = {"preprocess", "train", "pred", "eval", "export", "quality", "report"}
     assert {line.split()[0] for line in made} == everything
     assert state(*FOLDS) != before
-    assert sorted(str(entry.folder) for entry in kept.entries(kept.REPLACED)) == [
+    assert sorted(str(entry.folder.parent) for entry in kept.entries(kept.REPLACED)) == [
         ".biom3d/replaced/preprocess/n",
         ".biom3d/replaced/train/n/0",
         ".biom3d/replaced/train/n/1",
@@ -87,6 +87,35 @@ def test_a_retraining_that_is_still_wanted_is_made_and_the_old_model_comes_back_
     assert state(*FOLDS, "logs/n/plan.yaml") == before
     Path("calls.txt").unlink()
     assert {line.split()[0] for line in rerun(OTHER)} == {"pred", "eval", "export", "quality", "report"}  # and forth
+
+
+def test_a_replaced_model_comes_back_whole_though_other_retrainings_were_begun_since(rerun, started):
+    first = state(*FOLDS, "logs/n/plan.yaml")
+    rerun(OTHER)
+    second = state(*FOLDS, "logs/n/plan.yaml")
+    for steps in ("8", "9"):  # whose plans are whole, and whose trainings are not
+        run = started("train", OTHER.replace("7", steps))
+        run.send_signal(signal.SIGINT)
+        Path("go").touch()
+        run.wait()
+        for name in ("go", "held"):
+            Path(name).unlink(missing_ok=True)
+    for config, model in ((TWO_MODELS, first), (OTHER, second)):
+        Path("calls.txt").unlink(missing_ok=True)
+        assert [line for line in rerun(config) if line.startswith(("preprocess", "train"))] == []
+        assert state(*FOLDS, "logs/n/plan.yaml") == model
+
+
+def test_a_dry_run_leaves_replaced_models_and_renamed_rows_where_they_are(rerun):
+    rerun(OTHER)
+    before = state(*FOLDS, "logs/n/plan.yaml", "data/pred/n/B")
+    write_request(TWO_MODELS, [row.replace("C", "Z", 1) for row in ROWS_OF_TWO])
+    said = run_snakemake("--cores", "2", "-n").stderr
+    assert "asked for again, and brought back" in said
+    assert "its results are taken along" in said
+    assert "-n has left everything as it was" in said
+    assert Path("data/pred/m/C").exists()
+    assert state(*FOLDS, "logs/n/plan.yaml", "data/pred/n/B") == before
 
 
 def test_predictions_that_fail_leave_those_of_before(rerun, project, stand_in):

@@ -145,7 +145,7 @@ def test_a_dry_run_of_three_hundred_rows_is_one_screen_and_the_full_list_is_ther
     write_request("models: {m: {folds: 1}}", ["A\tdata/a/images\tdata/a/masks\tm", *rows])
     done = run_snakemake(*LOCAL, "-n")
     assert done.returncode == 0
-    assert "To do: 1506 jobs" in done.stdout
+    assert "To do: 1807 jobs" in done.stdout
     assert "  predict  300 data sets with m" in done.stdout
     assert len((done.stdout + done.stderr).splitlines()) < 24
     listed = run_snakemake(*LOCAL, "-n", "-p").stdout

@@ -157,9 +157,14 @@ def stop_rest_in_slurm():
         slurm.stop_rest(Path.cwd(), lambda line: print(line, file=sys.stderr))
 
 
+def was_stopped():
+    """Whether a signal to Snakemake itself ended the run."""
+    return getattr(workflow.scheduler, "_user_kill", None) is not None
+
+
 def tell_outcome():
-    """The table, whatever happened; after a signal to Snakemake itself too."""
-    RUN.tell(getattr(workflow.scheduler, "_user_kill", None) is not None)
+    """The table, whatever happened."""
+    RUN.tell(was_stopped())
 
 
 def write_report():

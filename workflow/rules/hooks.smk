@@ -44,8 +44,19 @@ def set_right():
         shutil.rmtree(".snakemake/locks", ignore_errors=True)
         kept.settle(say)
         former.give_identities(IDENTITIES)
-        kept.bring_back(IDENTITIES.of, say)
-        renamed.follow(PROJECT, IDENTITIES.of, say)
+        changed = kept.bring_back(IDENTITIES.of, say)
+        followed = renamed.follow(PROJECT, IDENTITIES.of, say)
+        if OPTIONS.dryrun:
+            atexit.register(put_back, changed, followed)
+
+
+def put_back(changed, followed):
+    """A dry run has seen what a run would find; it leaves everything as it was."""
+    for old, new in followed:
+        renamed.rename(new, old)
+    kept.take_away(changed)
+    if changed or followed:
+        say("that is what a run would do first; -n has left everything as it was")
 
 
 def jobs_to_run():
@@ -174,7 +185,8 @@ onsuccess:
 
 onerror:
     stop_rest_in_slurm()
-    RUN.summarise_passed()
+    if not (was_stopped() and Path("results/summary.csv").exists()):
+        RUN.summarise_passed()  # else the summaries of before stay
     tell_outcome()
     kept.settle(say)
     write_report()

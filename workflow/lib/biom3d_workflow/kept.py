@@ -3,10 +3,11 @@
 Snakemake removes a job's outputs before it starts. So before the first job all outputs that are to be made anew are
 linked into `.biom3d/kept` (links cost no room), with Snakemake's notes of them, and `.biom3d/run.json` says what the
 run is to make. `settle` sees what became of it: at the end of the run, and (after a kill or a power cut) at the start
-of the next one. A model that was replaced stays in `.biom3d/replaced` until the next one is, and comes back by itself
-when its options do (`bring_back`).
+of the next one. The last models that were replaced stay in
+`.biom3d/replaced`, and come back by themselves when their options do (`bring_back`).
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -24,7 +25,8 @@ FOLDER = Path(".biom3d")
 KEPT, REPLACED, RUN = FOLDER / "kept", FOLDER / "replaced", FOLDER / "run.json"
 EARLIER = FOLDER / "earlier"  # shorter trainings, for the longer ones to go on with: inputs, while outputs are removed
 ENTRY = "entry.json"
-STAY = ("preprocess", "train")  # rules whose last replaced results stay: small, and dear
+STAY = ("preprocess", "train")  # rules whose replaced results stay: small, and dear
+VERSIONS = 4  # of each; more than one, since a plan is whole, and replaced, long before the trainings that follow it
 Say = Callable[[str], None]
 Identify = Callable[..., str]
 
@@ -87,13 +89,11 @@ def settle(say: Say) -> None:
             for output in job.outputs:
                 records.mark_complete(output)
         elif _is_whole(job, entry):
-            if entry and job.rule in STAY:
-                _move(entry.folder, REPLACED / job.place)
+            _retire(entry)
         elif _is_made_unseen(job, entry):
             _note(job)
             taken.append(job)
-            if entry and job.rule in STAY:
-                _move(entry.folder, REPLACED / job.place)
+            _retire(entry)
         elif entry:
             _restore(entry)
             back.append(job)
@@ -105,10 +105,10 @@ def settle(say: Say) -> None:
             say(f"{line}: {text}")
 
 
-def bring_back(identify: Identify, say: Say) -> None:
+def bring_back(identify: Identify, say: Say) -> list[tuple[Job, str]]:
     """Bring back replaced models that are asked for again, in exchange for those that are there.
 
-    `identify` returns what a job is to be made of, by its rule and wildcards.
+    `identify` returns what a job is to be made of, by its rule and wildcards. Returns what `take_away` needs.
     """
     changed = []
     for entry in entries(REPLACED):
@@ -116,16 +116,45 @@ def bring_back(identify: Identify, say: Say) -> None:
             wanted = identify(entry.job.rule, *entry.job.wildcards)
         except KeyError:  # no such model any more
             continue
-        there = [records.identity(records.read(output)) for output in entry.job.outputs]
-        if entry.identity == wanted and there[0] != wanted:
-            current = _add(FOLDER / "exchange", entry.job) if os.path.lexists(entry.job.outputs[0]) else None
-            _restore(entry)
-            shutil.rmtree(entry.folder)
-            if current:
-                _move(current.folder, entry.folder)
-            changed.append(entry.job)
-    for line in _count([job for job in changed if job.rule == "train"]):
+        there = records.identity(records.read(entry.job.outputs[0]))
+        if entry.identity == wanted and there != wanted:
+            _exchange(entry)
+            changed.append((entry.job, there or ""))
+    for line in _count([job for job, _ in changed if job.rule == "train"]):
         say(f"{line}: asked for again, and brought back from '{REPLACED}'; what replaced it lies there now")
+    return changed
+
+
+def take_away(changed: Iterable[tuple[Job, str]]) -> None:
+    """Undo `bring_back`, after a dry run that had to see what a run would find."""
+    for job, before in changed:
+        if entry := next((e for e in entries(REPLACED / job.place) if (e.identity or "") == before), None):
+            _exchange(entry)
+        else:
+            _retire(_add(FOLDER / "exchange", job))
+            for output in (*job.outputs, *job.temporary):
+                _remove(Path(output))
+                records.forget(output)
+
+
+def _exchange(entry: Entry) -> None:
+    """Put replaced results back to their places; what is there is replaced now."""
+    current = _add(FOLDER / "exchange", entry.job) if os.path.lexists(entry.job.outputs[0]) else None
+    _restore(entry)
+    shutil.rmtree(entry.folder)
+    _retire(current)
+
+
+def _retire(entry: Entry | None) -> None:
+    """Keep results that were replaced, where that is worth it, and with them the last few before them."""
+    if entry is None or entry.job.rule not in STAY:
+        return
+    name = hashlib.sha256((entry.identity or "").encode()).hexdigest()[:12]
+    _move(entry.folder, REPLACED / entry.job.place / name)
+    os.utime(REPLACED / entry.job.place / name / ENTRY)
+    versions = (other.folder for other in entries(REPLACED / entry.job.place))
+    for folder in sorted(versions, key=lambda path: (path / ENTRY).stat().st_mtime_ns)[:-VERSIONS]:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def offer_earlier(runs: Iterable[tuple[str, str]]) -> None:

@@ -10,11 +10,13 @@ SUFFIXES = (".log", ".jsonl", ".tsv")  # of the logs of a step
 Moves = list[tuple[Path, Path]]
 
 
-def follow(project: Project, identify: Callable[..., str], say: Callable[[str], None]) -> None:
+def follow(project: Project, identify: Callable[..., str], say: Callable[[str], None]) -> list[tuple[str, str]]:
     """Rename the results of rows that were renamed; `identify` says what a job is to be made of.
 
     The check of a data set is made of its files and options, whatever it is called: by that an old name is known.
+    Returns the old names and the new ones.
     """
+    followed = []
     lost = _old_names(project)
     for name in project.datasets if lost else ():
         if name in project.unreadable or any(_places(name)):
@@ -22,9 +24,11 @@ def follow(project: Project, identify: Callable[..., str], say: Callable[[str], 
         wanted = identify("check", name)
         old = [other for other, made_of in lost.items() if made_of == wanted]
         if len(old) == 1:
-            _rename(old[0], name)
+            rename(old[0], name)
             del lost[old[0]]
+            followed.append((old[0], name))
             say(f"data set '{name}' has the files of '{old[0]}', which is no row any more: its results are taken along")
+    return followed
 
 
 def _old_names(project: Project) -> dict[str, str]:
@@ -42,7 +46,7 @@ def _places(name: str) -> Iterator[Path]:
             yield from (path for path in Path(folder).glob(f"*/{pattern}") if path.parent.name != "check")
 
 
-def _rename(old: str, new: str) -> None:
+def rename(old: str, new: str) -> None:
     """Give what is there of a data set another name, with its logs and Snakemake's notes; the check last.
 
     Killed in between, the next run finds the check, and with it the rest.
