@@ -38,8 +38,14 @@ def execute(args: argparse.Namespace, report: "Reporter") -> None:
     """List the leftovers, or move them."""
     if not args.orphans:
         raise ConfigError("give --orphans: what no row or model makes any more")
-    leftovers, lock = (_workflow(name) for name in ("leftovers", "lock"))
-    found = leftovers.find(_project(args.configfile))
+    leftovers, lock, renamed, identity = map(_workflow, ("leftovers", "lock", "renamed", "identity"))
+    project = _project(args.configfile)
+    found = leftovers.find(project)
+    for old, name in renamed.find(project, identity.Identities(project, {}).of):
+        found = [path for path in found if not leftovers.is_of(path, old)]
+        report.info(
+            f"what there is of '{old}' belongs to row '{name}', which has its files: the next run takes it along"
+        )
     sizes = {path: leftovers.size_of(path) for path in found}
     for path, size in sizes.items():
         print(f"{size_text(size):>9}  {path}")

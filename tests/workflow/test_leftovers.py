@@ -105,3 +105,11 @@ def test_a_row_with_another_name_and_other_files_does_not(project, stand_in):
     run_snakemake("--cores", "2", PYTHONPATH=str(stand_in))
     assert next(line.split()[0] for line in Path("calls.txt").read_text().splitlines()) == "check"
     assert Path("data/pred/m/C").exists()
+
+
+def test_what_a_renamed_row_takes_along_is_not_left_over(project, capsys):
+    write_request(TWO_MODELS, [A, B, C.replace("C", "Z", 1)])
+    found, told = listed(capsys, "--yes")
+    assert found == []
+    assert "what there is of 'C' belongs to row 'Z'" in told
+    assert Path("data/pred/m/C").exists()

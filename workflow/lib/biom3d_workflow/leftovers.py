@@ -25,6 +25,11 @@ def find(project: Project) -> list[Path]:
     return sorted(path for path in found if not any(one.is_relative_to(path.resolve()) for one in used))
 
 
+def is_of(path: Path, dataset: str) -> bool:
+    """Say whether a leftover bears the name of a data set."""
+    return path.name in (dataset, f"{dataset}.partial") or (path.suffix in (*_LOGS, ".json") and path.stem == dataset)
+
+
 def size_of(path: Path) -> int:
     """Return the bytes of a file, or of all in a folder."""
     if path.is_symlink() or not path.is_dir():

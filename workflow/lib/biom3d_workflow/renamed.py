@@ -16,7 +16,15 @@ def follow(project: Project, identify: Callable[..., str], say: Callable[[str], 
     The check of a data set is made of its files and options, whatever it is called: by that an old name is known.
     Returns the old names and the new ones.
     """
-    followed = []
+    followed = list(find(project, identify))
+    for old, name in followed:
+        rename(old, name)
+        say(f"data set '{name}' has the files of '{old}', which is no row any more: its results are taken along")
+    return followed
+
+
+def find(project: Project, identify: Callable[..., str]) -> Iterator[tuple[str, str]]:
+    """Yield the old names and the new ones of rows that were renamed and have no results yet, see `follow`."""
     lost = _old_names(project)
     for name in project.datasets if lost else ():
         if name in project.unreadable or any(_places(name)):
@@ -24,11 +32,8 @@ def follow(project: Project, identify: Callable[..., str], say: Callable[[str], 
         wanted = identify("check", name)
         old = [other for other, made_of in lost.items() if made_of == wanted]
         if len(old) == 1:
-            rename(old[0], name)
             del lost[old[0]]
-            followed.append((old[0], name))
-            say(f"data set '{name}' has the files of '{old[0]}', which is no row any more: its results are taken along")
-    return followed
+            yield old[0], name
 
 
 def _old_names(project: Project) -> dict[str, str]:
