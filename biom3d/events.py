@@ -39,7 +39,8 @@ class Reporter:
     def info(self, message: str) -> None:
         """Print one line for people; a log that cannot be written does not end the work."""
         with suppress(OSError):
-            print(f"{self.step}: {message}", file=self.stream, flush=True)
+            # in one piece: a signal between a line and its end would glue the next one to it
+            print(f"{self.step}: {message}\n", end="", file=self.stream, flush=True)
 
     def warn(self, message: str) -> None:
         """Print one warning for people and record it as an event; DataError where warnings end the work."""
