@@ -120,11 +120,13 @@ def _mapped_labels(path: Path, image: Path, shape: Sequence[int], copy: Path) ->
     import numpy as np
 
     from biom3d.io import open_volume, read_labels
+    from biom3d.io.formats import require_one_channel
     from biom3d.io.mapped import array_on_disk, forget_pages
 
     with open_volume(path, "mask") as lazy:
         found = lazy.header
-        if found.shape != (1, *shape[1:]):
+        require_one_channel(path, found)
+        if found.shape[1:] != tuple(shape[1:]):
             raise DataError(
                 f"labels '{path}' have shape {found.shape} (c, z, y, x), the image '{image}' {tuple(shape)}; "
                 "wanted the same grid"

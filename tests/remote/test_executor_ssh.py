@@ -18,6 +18,15 @@ __all__ = ["with_engine"]
 pytestmark = pytest.mark.system
 
 
+@pytest.fixture(autouse=True)
+def nothing_left():
+    """Containers that a test leaves, as one does that presses Ctrl-C twice, are not in the way of the next."""
+    yield
+    for name in ("stopped", "arrays", "fold 0", "fold 1", "fold 2"):
+        for container in our_containers(name):
+            container.remove(force=True)
+
+
 class TestOverSSH(TestWorkflowsLocalStorageBase):
     """Snakemake's tests of an executor: single jobs, and groups."""
 

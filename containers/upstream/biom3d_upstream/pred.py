@@ -43,6 +43,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--tta", action="store_true", help="average mirrored views (default: as the model says)")
     parser.add_argument("--no_tta", action="store_true", help="do not mirror")
     parser.add_argument("--keep", choices=sorted(mapping.KEEP), default="none", help="objects to keep of each class")
+    parser.add_argument(
+        "--models",
+        choices=("unseen", "all"),
+        default="all",
+        help="taken, not followed: Biom3d does not know which fold learned from what, so all models vote",
+    )
     add_spacing(parser)
     add_threads(parser)
     return parser
@@ -71,6 +77,8 @@ def execute(args: argparse.Namespace, report: Reporter) -> None:
             run_theirs("pred", words, work, args.threads, follow.line)
         collect(images, [work / "out" / f"model_{k}" for k in range(len(configs))], work / "done", args.spacing)
         (work / "done").replace(out)
+    if args.models == "unseen" and len(configs) > 1:
+        report.info("all models vote, also those that learned from an image: Biom3d 0.1.2 knows no others")
     voted = f"; {len(configs)} models voted" if len(configs) > 1 else ""
     report.info(f"{len(images)} images in '{out}'{voted}")
     report.event("done", images=len(images), out=str(out))
