@@ -1,5 +1,6 @@
 """The executor plugin over SSH as Snakemake sees it: its own test classes, and what a user does at the terminal."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,12 +20,13 @@ pytestmark = pytest.mark.system
 
 
 @pytest.fixture(autouse=True)
-def nothing_left():
-    """Containers that a test leaves, as one does that presses Ctrl-C twice, are not in the way of the next."""
+def nothing_left(account):
+    """What a test leaves, as one does that presses Ctrl-C twice, is not in the way of the next."""
     yield
     for name in ("stopped", "arrays", "fold 0", "fold 1", "fold 2"):
         for container in our_containers(name):
             container.remove(force=True)
+    shutil.rmtree(account.home / "stopped", ignore_errors=True)
 
 
 class TestOverSSH(TestWorkflowsLocalStorageBase):

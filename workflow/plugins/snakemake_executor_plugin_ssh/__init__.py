@@ -188,6 +188,8 @@ class Executor(RemoteExecutor):
             for running in self._threads:
                 running.join()
         except KeyboardInterrupt:  # pressed again
+            for running in self._threads:
+                running.is_left = True
             self.logger.info("not waiting: what has not stopped yet may run on; the same command goes on with it")
 
     def shutdown(self) -> None:
@@ -218,6 +220,7 @@ class _Running(threading.Thread):
     def __init__(self, runner: Any, spec: Any, stop: threading.Event, logger: Any) -> None:
         super().__init__(name=spec.name, daemon=True)
         self.error: Optional[BaseException] = None
+        self.is_left = False  # nobody waits for it, and its connection is closed under it
         self._runner, self._spec, self._stop_event, self._logger = runner, spec, stop, logger
 
     def run(self) -> None:
@@ -226,7 +229,7 @@ class _Running(threading.Thread):
             self._runner.run(self._spec, Path.cwd(), self._say, self._stop_event)
         except Exception as error:
             self.error = as_workflow_error(error)
-            if self.error is error:  # a mistake of ours
+            if self.error is error and not self.is_left:  # a mistake of ours
                 self._logger.error("".join(traceback.format_exception(error)))
 
     def _say(self, line: str) -> None:
