@@ -52,11 +52,15 @@ def far_of(settings: SSHSettings, folder: Path, image: str) -> Far:
 def test_both_run_the_same_job_at_the_same_time_and_get_its_results(people):
     anna, ben = people
     threads = [anna.begin(WAITING, "out runs"), ben.begin(WAITING, "out runs")]
-    (anna.appears("runs").parent / "go").touch()
+    work = anna.appears("runs").parent
+    wait_for(
+        lambda: anna.said("runs already, started by ben") or ben.said("runs already, started by anna"),
+        "one that goes on with what the other has started",
+    )
+    (work / "go").touch()
     for far, thread in zip(people, threads, strict=True):
         far.end(thread)
     assert (anna.text("runs"), ben.text("runs")) == ("run\n", "run\n")
-    assert anna.said("runs already, started by ben") or ben.said("runs already, started by anna")
     anna.assert_clean()
 
 
