@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 from biom3d.cli import run_step, step_parser
 from biom3d.errors import ConfigError, DataError
 from biom3d.files import output_error, write_text
+from biom3d.sources import find_sources
 
 if TYPE_CHECKING:
     from biom3d.events import Reporter
 
-DESCRIPTION = """Make the folder of a project: what to compute, and links to the workflow of this checkout.
+DESCRIPTION = """Make the folder of a project: what to compute, and links to the workflow.
 
   biom3d init ~/study --images ~/stacks --masks ~/outlines
   cd ~/study
   biom3d run
 
-Nothing that is there is overwritten. Run it again to mend the links after the checkout has moved."""
-CHECKOUT = Path(__file__).resolve().parents[1]
+Nothing that is there is overwritten. Run it again to mend the links after the checkout, or this Python, has moved."""
 LINKS = ("workflow", "profiles")
 COLUMNS = ("dataset", "images", "masks", "train", "predict", "spacing_um", "location")
 LOOKED_AT = 3  # masks
@@ -50,16 +50,18 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("project", metavar="PROJECT", type=Path, help="folder to make, or to complete")
     parser.add_argument("--images", type=Path, metavar="DIR", help="images to segment: a first row of the table")
     parser.add_argument("--masks", type=Path, metavar="DIR", help="masks of some or all of them, to learn from")
+    parser.add_argument("--demo", action="store_true", help="the configuration and the table of the demo")
     parser.add_argument("--model", default="model", metavar="NAME", help="name of the model (default: model)")
     return parser
 
 
 def execute(args: argparse.Namespace, report: "Reporter") -> None:
     """Write what is missing in the project's folder, and say what comes next."""
-    if not (CHECKOUT / "workflow" / "Snakefile").is_file():
-        raise DataError(f"'{CHECKOUT}' holds no workflow; install from a checkout (git clone, make setup)")
+    sources = find_sources()
     if args.masks is not None and args.images is None:
         raise ConfigError("--masks without --images; give the images that they belong to")
+    if args.demo and args.images is not None:
+        raise ConfigError("--demo has its own images; leave --images out, or --demo")
     _refuse_bad_name(args.model)
     config, table = args.project / "config" / "config.yaml", args.project / "config" / "datasets.tsv"
     labels = Labels()
@@ -69,10 +71,15 @@ def execute(args: argparse.Namespace, report: "Reporter") -> None:
         labels = _look_at(args.images, args.masks, report)
     try:
         config.parent.mkdir(parents=True, exist_ok=True)
-        _link(args.project, report)
+        _link(args.project, sources, report)
     except OSError as error:
         raise output_error(args.project, error) from error
-    _write_new(config, config_text(args.model, labels, _has_gpu()), report)
+    if args.demo:
+        _write_new(config, (sources / "config" / "config.yaml").read_text(encoding="utf-8"), report)
+        _write_new(table, (sources / "config" / "datasets.tsv").read_text(encoding="utf-8"), report)
+        print(f"cd {args.project} && biom3d demo data/demo && biom3d run")
+        return
+    _write_new(config, config_text(sources, args.model, labels, _has_gpu()), report)
     _write_new(table, TABLE + table_text(args.images, args.masks, args.model), report)
     first = "" if args.images else f"write your data sets into {table}, then: "
     print(f"{first}cd {args.project} && biom3d run")
@@ -123,9 +130,9 @@ def find_labels(masks: Sequence[Path]) -> Labels:
     return Labels(num_classes=highest)
 
 
-def config_text(model: str, labels: Labels, has_gpu: bool) -> str:
-    """Return the configuration: that of the checkout with its comments, and one model instead of the demo's."""
-    text = (CHECKOUT / "config" / "config.yaml").read_text(encoding="utf-8")
+def config_text(sources: Path, model: str, labels: Labels, has_gpu: bool) -> str:
+    """Return the configuration: that of the workflow with its comments, and one model instead of the demo's."""
+    text = (sources / "config" / "config.yaml").read_text(encoding="utf-8")
     lines = [text[: text.index("\nmodels:\n")], "models:", f"  {model}:"]
     if labels.instances:
         lines += ["    # The masks seem to number single objects. false: their values are kinds of objects."]
@@ -155,15 +162,15 @@ def _has_gpu() -> bool:
     return describe_machine().device != "cpu"
 
 
-def _link(project: Path, report: "Reporter") -> None:
-    """Make the workflow of this checkout that of the project; Snakemake looks for both in the folder it runs in."""
-    if project.resolve() == CHECKOUT:
-        raise ConfigError(f"'{project}' is the checkout itself, which is a project already; give another folder")
+def _link(project: Path, sources: Path, report: "Reporter") -> None:
+    """Make the workflow of `sources` that of the project; Snakemake looks for both in the folder it runs in."""
+    if project.resolve() == sources:
+        raise ConfigError(f"'{project}' holds the workflow itself; give another folder")
     for name in LINKS:
-        link, target = project / name, CHECKOUT / name
+        link, target = project / name, sources / name
         if link.is_symlink() and link.readlink() != target:
             link.unlink()
-            report.info(f"'{link}' led to another checkout; now to '{target}'")
+            report.info(f"'{link}' led to another workflow; now to '{target}'")
         if link.is_symlink():
             continue
         if link.exists():

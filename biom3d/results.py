@@ -11,6 +11,7 @@ from biom3d.cli import run_step, step_parser
 from biom3d.config import read_yaml
 from biom3d.errors import ConfigError, DataError
 from biom3d.files import system_error
+from biom3d.sources import find_sources
 
 if TYPE_CHECKING:
     from biom3d.events import Reporter
@@ -19,7 +20,6 @@ DESCRIPTION = """List what rows and models that were removed or renamed have lef
 
   biom3d results --orphans          # what it is, with sizes
   biom3d results --orphans --yes    # move it to trash/DATE; nothing is deleted"""
-LIBRARY = Path(__file__).resolve().parents[1] / "workflow" / "lib"
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -88,13 +88,11 @@ def _project(configfile: str) -> Any:
 
 
 def _workflow(name: str) -> Any:
-    """Return a module of the workflow's library, which is beside this package in a checkout and not installed."""
-    if str(LIBRARY) not in sys.path:
-        sys.path.append(str(LIBRARY))
-    try:
-        return importlib.import_module(f"biom3d_workflow.{name}")
-    except ImportError as error:
-        raise DataError(f"'{LIBRARY}' holds no workflow ({error}); use the biom3d of a checkout") from error
+    """Return a module of the workflow's library, which is no part of this package."""
+    library = str(find_sources() / "workflow" / "lib")
+    if library not in sys.path:
+        sys.path.append(library)
+    return importlib.import_module(f"biom3d_workflow.{name}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from biom3d.errors import Biom3dError, ConfigError
+from biom3d.sources import find_sources
 
 DESCRIPTION = """Segment all data sets of config/datasets.tsv with the models of config/config.yaml.
 
@@ -39,32 +40,21 @@ def command(args: argparse.Namespace, words: Sequence[str], folder: Path) -> lis
     """Return Snakemake's command for a project folder.
 
     Raises:
-        ConfigError: no workflow or no configuration is there.
+        ConfigError: no configuration is there.
+        DataError: no workflow is there.
     """
-    checkout = find_checkout(folder)
+    sources = folder if (folder / "workflow" / "Snakefile").is_file() else find_sources()
     if not (folder / "config" / "config.yaml").is_file():
         raise ConfigError(
-            f"no config/config.yaml in '{folder}'; go to your project's folder, or copy the checkout's config/ here"
+            f"no config/config.yaml in '{folder}'; go to your project's folder, or make one: biom3d init PROJECT"
         )
-    ours = checkout / "profiles" / args.profile
+    ours = sources / "profiles" / args.profile
     where = ["--workflow-profile", str(ours)] if (ours / "profile.yaml").is_file() else ["--profile", args.profile]
     front = ["--logger", "biom3d"]
     front += [] if args.no_measure else ["--logger-biom3d-measure"]
     front += [] if args.yes else ["--logger-biom3d-ask"]
-    snakefile = checkout / "workflow" / "Snakefile"
+    snakefile = sources / "workflow" / "Snakefile"
     return [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), *where, *front, *words]
-
-
-def find_checkout(folder: Path) -> Path:
-    """Return the folder that holds the workflow: the working folder, else the one that this package lies in.
-
-    Raises:
-        ConfigError: neither does.
-    """
-    for place in (folder, Path(__file__).resolve().parents[1]):
-        if (place / "workflow" / "Snakefile").is_file():
-            return place
-    raise ConfigError(f"no workflow/Snakefile in '{folder}'; run this in a checkout of biom3d-workflow")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -36,7 +36,8 @@ ALLOWED = {
     "training": BASE | {"data", "models", "planning"},
     "engine": {"errors"},
     "images": BASE | {"cli", "engine"},
-    "run": {"errors"},  # starts Snakemake
+    "sources": {"errors"},
+    "run": {"errors", "sources"},  # starts Snakemake
     "server": BASE | {"cli", "remote"},  # the gate is made from the templates of remote commands
     "remote": BASE | {"cli", "engine", "images", "server"},  # the doctor asks for this checkout's images; cards
     "export": BASE

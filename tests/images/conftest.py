@@ -18,7 +18,8 @@ def checkout(tmp_path: Path) -> Path:
         shutil.copy(CHECKOUT / "containers" / name, root / "containers" / name)
     for name in ("locks", "upstream"):
         shutil.copytree(CHECKOUT / "containers" / name, root / "containers" / name)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    (root / "workflow").mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE", "workflow/Snakefile"):
         shutil.copy(CHECKOUT / name, root / name)
     (root / "biom3d" / "remote").mkdir(parents=True)
     (root / "biom3d" / "images").mkdir()

@@ -1,5 +1,8 @@
 import csv
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +10,10 @@ import pytest
 import yaml
 from biom3d_workflow.project import load_project
 
-from biom3d.init import CHECKOUT, Labels, config_text, find_labels, main
+from biom3d.images.keys import lookup
+from biom3d.init import Labels, config_text, find_labels, main
 from biom3d.io import Header, write_labels
+from biom3d.sources import CHECKOUT
 from biom3d.synth import main as synth
 
 
@@ -45,6 +50,16 @@ def test_a_project_is_ready_to_run(stacks, monkeypatch, capsys):
     assert Path("profiles/local/profile.yaml").is_file()
 
 
+def test_the_images_of_a_project_are_those_of_the_checkout_that_it_leads_to(stacks):
+    assert main(["study"]) == 0
+    code = "from biom3d_workflow.image import find_image; print(find_image('cpu').url)"
+    for library in (CHECKOUT / "workflow/lib", Path("study/workflow/lib").absolute()):
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(library)}, capture_output=True, text=True
+        )
+        assert done.stdout.startswith(f"docker://{lookup('cpu').reference}"), done.stderr
+
+
 def test_nothing_of_the_user_is_overwritten(stacks, capsys):
     assert main(["study"]) == 0
     assert rows() == []
@@ -78,7 +93,7 @@ def test_folders_of_the_user_are_never_taken_for_links(stacks, capsys):
         (["study", "--masks", "masks"], "--masks without --images"),
         (["study", "--images", "none"], "'none'"),
         (["study", "--model", "a b"], "--model 'a b': wanted letters"),
-        ([str(CHECKOUT)], "is the checkout itself"),
+        ([str(CHECKOUT)], "holds the workflow itself"),
     ],
 )
 def test_a_wrong_wish_makes_nothing(words, message, stacks, capsys):
@@ -117,7 +132,7 @@ def test_numbers_of_objects_are_told_from_kinds_of_objects(values, labels, tmp_p
 
 @pytest.mark.parametrize("has_gpu", [True, False])
 def test_a_machine_without_a_graphics_card_gets_a_short_training(has_gpu):
-    config = yaml.safe_load(config_text("m", Labels(num_classes=2), has_gpu))
+    config = yaml.safe_load(config_text(CHECKOUT, "m", Labels(num_classes=2), has_gpu))
     short = {} if has_gpu else {"folds": 2, "max_minutes": 30}
     assert config["models"] == {"m": {"num_classes": 2, "instances": False, **short}}
     assert config["defaults"] == yaml.safe_load((CHECKOUT / "config/config.yaml").read_text())["defaults"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from biom3d_workflow import VERSION
 
-CHECKOUT = Path(__file__).parents[3]
+CHECKOUT = Path(__file__).resolve().parents[3]  # also through the link in the folder of a project
 
 
 @dataclass(frozen=True)
