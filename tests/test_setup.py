@@ -1,9 +1,12 @@
 """The set-up: locks that fit pyproject.toml, and a Makefile that knows when nothing is to be done."""
 
+import ast
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -53,6 +56,31 @@ def test_every_dependency_is_locked_at_a_version_that_fits(wanted, lock):
     requirement = Requirement(wanted)
     versions = locked(lock)[requirement.name.lower()]
     assert all(requirement.specifier.contains(version) for version in versions)
+
+
+def test_every_package_that_is_imported_is_declared():
+    declared = {
+        Requirement(text).name.lower() for group in [PROJECT["dependencies"], *EXTRAS.values()] for text in group
+    }
+    owners = packages_distributions()
+    ours = {"biom3d", "biom3d_workflow", "snakemake_executor_plugin_ssh", "snakemake_logger_plugin_biom3d"}
+    undeclared = {}
+    for path in [*ROOT.glob("biom3d/**/*.py"), *ROOT.glob("workflow/**/*.py")]:
+        for name in imported(path) - ours - sys.stdlib_module_names:
+            if not declared & {owner.lower() for owner in owners.get(name, [name])}:
+                undeclared[name] = path.relative_to(ROOT)
+    assert undeclared == {}
+
+
+def imported(path: Path) -> set[str]:
+    """The top-level packages that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module)
+    return {name.partition(".")[0] for name in names}
 
 
 def test_what_make_slurm_adds_is_locked_at_a_version_that_fits_and_installed_by_nothing_else():
