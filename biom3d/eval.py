@@ -22,6 +22,8 @@ from biom3d.options import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from biom3d.data.pairing import Pair
     from biom3d.io import Header
     from biom3d.metrics import ClassScore
@@ -135,11 +137,12 @@ def score_pair(pair: "Pair", args: argparse.Namespace, spacing_um: SpacingUm | N
     from biom3d.data.remarks import tell_remarks
     from biom3d.metrics import score_case
 
-    arrays, headers = [], []
+    arrays: list[np.ndarray] = []
+    headers: list[Header] = []
     coding = coding_from(args, args.num_classes)
     # what is not annotated is a matter of the truth
     for path, meaning in ((pair.first, dataclasses.replace(coding, ignore=None)), (pair.second, coding)):
-        labels, header, warning = read_classes(path, args.num_classes, meaning)
+        labels, header, warning = read_classes(path, args.num_classes, meaning, headers[0] if headers else None)
         if warning:
             report.warn(f"'{path}': {warning}")
         arrays.append(labels)

@@ -216,7 +216,7 @@ def predict_folder(
     the memory of this process, None: what is there.
     """
     from biom3d.data.remarks import tell_passed_over
-    from biom3d.io import list_volumes, volume_file
+    from biom3d.io import list_volumes, result_name, volume_file
 
     paths = list_volumes(images, options.img_key)
     is_one = len(paths) == 1 and volume_file(paths[0]) == volume_file(images)
@@ -229,7 +229,7 @@ def predict_folder(
     problems: list[str] = []
     unexpected: Exception | None = None
     for number, path in enumerate(paths, start=1):
-        key, name = _content_key(path), volume_file(path).name
+        key, name = _content_key(path), result_name(path)
         if key and record["images"].get(name) == key and (folder / name).exists():
             report.info(f"{name}: done before")
             continue
@@ -519,9 +519,9 @@ def _open_record(folder: Path, images: Sequence[Path], identity: str, is_ours: b
         written = set(dict(record["images"]))
     except (OSError, ValueError, KeyError, TypeError):
         record, written = {}, set()
-    from biom3d.io import volume_file
+    from biom3d.io import result_name
 
-    names = {volume_file(image).name for image in images}
+    names = {result_name(image) for image in images}
     foreign = sorted(name for name in names - written if (folder / name).exists())
     if foreign and not is_ours:
         raise DataError(

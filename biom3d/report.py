@@ -243,7 +243,7 @@ def draw_case(
     predicted = read_labels(case.pred)
     pred = predicted.array[0]
     num_classes = num_classes or max(int(pred.max()), 1)
-    true = read_classes(case.true, num_classes, coding)[0].clip(0) if case.true else None
+    true = read_classes(case.true, num_classes, coding, header)[0].clip(0) if case.true else None
     if coding.values:
         pred = read_classes(case.pred, num_classes, dataclasses.replace(coding, ignore=None))[0]
     for what, path, labels in (("prediction", case.pred, pred), ("truth", case.true, true)):

@@ -19,7 +19,7 @@ compile() { # LOCK [options]
     lock=$1
     shift
     "$uv" pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-        --extra workflow --extra remote --extra images --extra server --extra dev ${UPGRADE:+--upgrade} --output-file "$lock" "$@"
+        --extra workflow --extra remote --extra images --extra server --extra dicom --extra urls --extra dev ${UPGRADE:+--upgrade} --output-file "$lock" "$@"
     echo "lock: $lock written"
 }
 

@@ -10,11 +10,13 @@ import h5py
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK
 import tifffile
 import zarr
 
 from biom3d import check, eval, pred, preprocess, preprocess_train
 from biom3d.export.__main__ import main as export
+from tests.dicom_files import itk_image, write_series
 
 SIDE = (16, 32, 32)
 SPACE = [{"name": axis, "type": "space", "unit": "micrometer"} for axis in "zyx"]
@@ -316,6 +318,26 @@ def test_a_prediction_without_voxel_size_says_what_is_assumed(run, model, tmp_pa
     assert (code, "assumed" in said) == (0, False)
     code, said = run(pred, *words, "--out_dir", tmp_path / "3", "--strict")
     assert (code, (tmp_path / "3").exists()) == (2, False)
+
+
+def test_dicom_series_go_through_the_steps(run, model, tmp_path):
+    image = write_series(tmp_path / "images" / "p1", raw_of(0).astype(np.int16))
+    write_series(tmp_path / "images" / "p2", raw_of(1).astype(np.int16))
+    (tmp_path / "masks").mkdir()
+    for number, name in enumerate(("p1", "p2")):
+        labels = itk_image(mask_of(number).astype(np.uint8))
+        SimpleITK.WriteImage(labels, tmp_path / "masks" / f"{name}.nii.gz")
+    paths = ("--img_path", tmp_path / "images", "--msk_path", tmp_path / "masks")
+    code, said = run(check, *paths, "--strict")
+    assert (code, "2 x 0.7 x 0.5 mm" in said) == (0, True)
+    assert run(preprocess, *paths, "--out_dir", tmp_path / "pre", "--folds", 1)[0] == 0
+    words = ("--log", model, "--path_in", tmp_path / "images", "--out_dir", tmp_path / "pred")
+    assert run(pred, *words, "--spacing", 0.5, 0.5, 0.5)[0] == 0  # as if it were a model of such images
+    assert sorted(path.name for path in (tmp_path / "pred").glob("*.nii*")) == ["p1.nii.gz", "p2.nii.gz"]
+    predicted = SimpleITK.ReadImage(tmp_path / "pred" / "p1.nii.gz")
+    for place in ((0, 0, 0), (31, 3, 15)):
+        there = predicted.TransformIndexToPhysicalPoint(place)
+        assert there == pytest.approx(image.TransformIndexToPhysicalPoint(place), abs=1e-4)
 
 
 def test_an_image_in_a_file_of_several_is_predicted_under_the_name_of_the_file(run, model, tmp_path):

@@ -56,7 +56,7 @@ def read_headers(
             headers.append(header)
             read.append((case.image, header))
             if case.mask is not None:
-                mask = read_header(case.mask, "mask")
+                mask = read_header(case.mask, "mask", header)
                 read.append((case.mask, mask))
                 problems += shape_problems(case, header, mask)
                 warnings += place_warnings(case.mask, mask, case.image, header)
@@ -156,17 +156,19 @@ def read_case(case: Case, num_classes: int, coding: Coding = PLAIN) -> LoadedCas
         refuse_not_finite(volume.array)
     except DataError as error:
         raise DataError(f"'{case.image}': {error}") from error
-    labels, _, warning = read_classes(case.mask, num_classes, coding)
+    labels, _, warning = read_classes(case.mask, num_classes, coding, volume.header)
     return LoadedCase(volume.array, labels, volume.header, f"'{case.mask}': {warning}" if warning else None)
 
 
-def read_classes(path: Path, num_classes: int, coding: Coding = PLAIN) -> tuple[np.ndarray, Header, str | None]:
-    """Read labels (z, y, x) as classes 0..num_classes, by the rules of training.
+def read_classes(
+    path: Path, num_classes: int, coding: Coding = PLAIN, like: Header | None = None
+) -> tuple[np.ndarray, Header, str | None]:
+    """Read labels (z, y, x) as classes 0..num_classes, by the rules of training; `like` is the image, where known.
 
     Returns the labels, the header of the file, and what was changed without asking (a mask of 0 and 255), or
     None. Raises DataError for other values.
     """
-    volume = read_labels(path)
+    volume = read_labels(path, like)
     labels = volume.array[0]
     rule = find_rule(labels, num_classes, coding)
     try:

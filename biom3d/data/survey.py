@@ -83,7 +83,7 @@ def survey_case(case: Case, question: Question) -> tuple[CaseFacts, list[Finding
     except DataError as error:
         findings.append(Finding("error", str(error)))
     try:
-        mask = measure_mask(case.mask) if case.mask else None
+        mask = measure_mask(case.mask, like=image.header if image else None) if case.mask else None
     except DataError as error:
         findings.append(Finding("error", str(error)))
     if mask is not None and question.num_classes is not None:
@@ -130,15 +130,15 @@ def measure_image(path: Path, voxels_at_once: int = _VOXELS_AT_ONCE) -> ImageFac
         return ImageFacts(lazy.header, low, high, bad, first, identity.text())
 
 
-def measure_mask(path: Path, voxels_at_once: int = _VOXELS_AT_ONCE) -> MaskFacts:
-    """Return the label values of a mask and how often each occurs, slab by slab.
+def measure_mask(path: Path, voxels_at_once: int = _VOXELS_AT_ONCE, like: Header | None = None) -> MaskFacts:
+    """Return the label values of a mask and how often each occurs, slab by slab; `like` is its image, where known.
 
     Raises:
         DataError: the mask cannot be read, or has several channels.
     """
     values: Counter[int] = Counter()
     odd, first = 0, None
-    with open_volume(path, "mask") as lazy:
+    with open_volume(path, "mask", like) as lazy:
         require_one_channel(path, lazy.header)
         identity = Identity(lazy.header.shape)
         for z0, z1 in _slabs(lazy.header, voxels_at_once):

@@ -19,8 +19,10 @@ DESCRIPTION = """Write results and models in forms that other programs read.
 
   biom3d export labels --path_pred predictions/ --path_in images/ --out_dir labels/
   biom3d export model --log logs/nuclei/fold_0 logs/nuclei/fold_1 --out nuclei.zip"""
+FORMATS = "dicom-seg is for images that are DICOM, to whose series it refers (default: ome-tiff ome-zarr)"
 PLANES_BYTES = 1 << 26  # about what is copied at once
-SUFFIXES = {"ome-tiff": ".ome.tif", "ome-zarr": ".ome.zarr"}
+SUFFIXES = {"ome-tiff": ".ome.tif", "ome-zarr": ".ome.zarr", "dicom-seg": ".dcm"}
+DEFAULT = ["ome-tiff", "ome-zarr"]
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -34,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("--out_dir", "folder for <case>.ome.tif (labels) and <case>.ome.zarr (image and labels)"),
     ):
         labels.add_argument(flag, type=Path, required=True, metavar="DIR", help=text)
-    labels.add_argument("--formats", nargs="+", choices=list(SUFFIXES), default=list(SUFFIXES), help="default: both")
+    labels.add_argument("--formats", nargs="+", choices=list(SUFFIXES), default=DEFAULT, help=FORMATS)
     labels.add_argument("--label_name", default="prediction", metavar="NAME", help="default: prediction")
     add_key_options(labels, "img")
     add_spacing_option(labels)
@@ -52,6 +54,7 @@ def execute(args: argparse.Namespace, report: Reporter) -> None:
 def export_labels(args: argparse.Namespace, report: Reporter) -> None:
     """Write every prediction in every format that was asked for."""
     from biom3d.data.pairing import match_volumes, quoted
+    from biom3d.io import is_dicom
 
     if not args.label_name or not args.label_name.replace("_", "").replace("-", "").isalnum():
         raise ConfigError(f"--label_name '{args.label_name}': wanted letters, digits, - and _ only")
@@ -59,12 +62,18 @@ def export_labels(args: argparse.Namespace, report: Reporter) -> None:
     found = match_volumes(args.path_pred, args.path_in, ("prediction", "image"), args.img_key)
     if found.unused:
         report.warn(f"{len(found.unused)} image(s) without a prediction are left out: {quoted(found.unused)}")
+    not_dicom: list[str] = []
     for pair in report.track(found.pairs, "cases", unit="case"):
         for form in dict.fromkeys(args.formats):
+            if form == "dicom-seg" and not is_dicom(pair.second):
+                not_dicom.append(pair.name)
+                continue
             out = args.out_dir / f"{pair.name}{SUFFIXES[form]}"
             _refuse_input(out, (pair.first, pair.second))
             _write_labels(form, out, pair.second, pair.first, args.label_name, spacing)
             report.event("exported", case=pair.name, format=form, path=str(out))
+    if not_dicom:
+        report.warn(f"{len(not_dicom)} image(s) are no DICOM, so no DICOM-SEG is written of them: {quoted(not_dicom)}")
     report.info(f"{len(found.pairs)} case(s) exported to '{args.out_dir}'")
     report.event("done", cases=len(found.pairs))
 
@@ -84,6 +93,10 @@ def _write_labels(
         from biom3d.export.ome_zarr import write_with_labels
 
         write_with_labels(out, image, labels, label_name, spacing_um)
+    elif form == "dicom-seg":
+        from biom3d.export.dicom_seg import write_segmentation
+
+        write_segmentation(out, image, labels, label_name)
     else:
         write_ome_tiff(out, image, labels, label_name, spacing_um)
 

@@ -10,12 +10,14 @@ from typing import Literal
 import numpy as np
 
 from biom3d.errors import DataError
-from biom3d.io.volume import Remark
+from biom3d.io.volume import Header, Remark
 
 Role = Literal["image", "mask"]
 
 # What stands after a suffix and a colon names an array, though only some formats hold several.
-_WITH_KEY = re.compile(r"^(.+?\.(?:hdf5|h5|zarr|tiff|tif|nii\.gz|nii|npy|nrrd|mha)):(.*)$", re.IGNORECASE | re.DOTALL)
+_WITH_KEY = re.compile(
+    r"^(.+?\.(?:hdf5|h5|zarr|tiff|tif|nii\.gz|nii|npy|nrrd|mha|dcm)):(.*)$", re.IGNORECASE | re.DOTALL
+)
 _AFTER_COLON = re.compile(r"^(.+):([^:]*)$", re.DOTALL)
 _IN_ZARR = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 # Words in the names of arrays: PlantSeg, ilastik, CREMI, Cellpose, napari, stardist and nnU-Net write such.
@@ -41,10 +43,14 @@ _SHOWN = 6
 
 @dataclass(frozen=True)
 class Pick:
-    """What is wanted of a file: the array called `key`, or else the one that can be the `role`."""
+    """What is wanted of a file: the array called `key`, or else the one that can be the `role`.
+
+    `like` is the image of a mask, whose grid counts where the file of the mask leaves empty slices out.
+    """
 
     role: Role = "image"
     key: str | None = None
+    like: Header | None = None
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from biom3d.errors import Biom3dError, DataError, OutputError
 from biom3d.files import atomic_path
 from biom3d.io.axes import native_dtype
 from biom3d.io.choice import Pick, Role, split_key, with_key
+from biom3d.io.dicom_files import is_series, is_volume_file, kind_of
 from biom3d.io.labels import values_of
 from biom3d.io.volume import Header, LazyVolume, Volume
 
@@ -32,9 +33,10 @@ _MODULES = {
     ".h5": "hdf5",
     ".ome.zarr": "ome_zarr",
     ".zarr": "ome_zarr",
+    ".dcm": "dicom",
 }
 SUFFIXES = tuple(_MODULES)
-_HOLDS_MANY = ("tiff", "hdf5", "ome_zarr")
+_HOLDS_MANY = ("tiff", "hdf5", "ome_zarr", "dicom")
 # Files that nobody takes for an image; any other that is passed over is told.
 _NO_IMAGES = (
     *(".txt", ".md", ".rst", ".csv", ".tsv", ".xlsx", ".xls", ".ods", ".json", ".jsonl", ".yaml", ".yml", ".toml"),
@@ -50,6 +52,7 @@ _NAMES = {
     "numpy_file": "NumPy .npy",
     "hdf5": "HDF5",
     "ome_zarr": "OME-Zarr",
+    "dicom": "DICOM",
 }
 _MAGIC = {  # first bytes -> what such a file is, to say what a wrongly named file holds
     b"II*\0": "a TIFF file",
@@ -79,10 +82,11 @@ class Format(Protocol):
         """Write an array (c, z, y, x) of `header.shape`, maybe a memory map, as `header.dtype`."""
 
 
-def open_volume(path: Path | str, role: Role = "image") -> LazyVolume:
+def open_volume(path: Path | str, role: Role = "image", like: Header | None = None) -> LazyVolume:
     """Open a volume without reading its voxels; use as a context manager.
 
-    `path` may name an array in the file, `file.h5:/volumes/raw`; else `role` tells which one can be meant.
+    `path` may name an array in the file, `file.h5:/volumes/raw`; else `role` tells which one can be meant. `like` is
+    the image of a mask: DICOM-SEG leaves empty slices out, and has as many as the image then.
     `read(z0, z1)` returns the planes as a new array (c, z1 - z0, y, x).
 
     Raises:
@@ -96,7 +100,7 @@ def open_volume(path: Path | str, role: Role = "image") -> LazyVolume:
         raise DataError(f"'{path}': a {_NAMES[module]} file holds one array; leave ':{key}' out")
     with _reading(file, module):
         _check_is_there(file)
-        lazy = cast(Format, importlib.import_module(f"biom3d.io.{module}")).open_volume(file, Pick(role, key))
+        lazy = cast(Format, importlib.import_module(f"biom3d.io.{module}")).open_volume(file, Pick(role, key, like))
 
     def read(z0: int, z1: int) -> np.ndarray:
         with _reading(file, module):
@@ -105,9 +109,9 @@ def open_volume(path: Path | str, role: Role = "image") -> LazyVolume:
     return replace(lazy, read=read)
 
 
-def read_header(path: Path | str, role: Role = "image") -> Header:
-    """Return what is known of a volume without reading its voxels; `role` and errors as `open_volume`."""
-    with open_volume(path, role) as lazy:
+def read_header(path: Path | str, role: Role = "image", like: Header | None = None) -> Header:
+    """Return what is known of a volume without reading its voxels; `role`, `like` and errors as `open_volume`."""
+    with open_volume(path, role, like) as lazy:
         return lazy.header
 
 
@@ -117,13 +121,15 @@ def read_volume(path: Path | str, role: Role = "image") -> Volume:
         return Volume(lazy.read(0, lazy.header.shape[1]), lazy.header)
 
 
-def read_labels(path: Path | str) -> Volume:
+def read_labels(path: Path | str, like: Header | None = None) -> Volume:
     """Read a label volume (1, z, y, x) of integers; floats that hold whole numbers become integers.
+
+    `like` is the header of the image, as for `open_volume`.
 
     Raises:
         DataError: as `open_volume`; more than one channel; values that are not whole numbers.
     """
-    with open_volume(path, "mask") as lazy:
+    with open_volume(path, "mask", like) as lazy:
         require_one_channel(path, lazy.header)
         volume = Volume(lazy.read(0, lazy.header.shape[1]), lazy.header)
     if volume.header.dtype.kind != "f":
@@ -210,13 +216,26 @@ def list_volumes(folder_or_file: Path | str, key: str | None = None) -> list[Pat
             _format_of(path)
             return [Path(folder_or_file) if own else with_key(path, key)]
         entries = _entries(path)
+        volumes = [entry for entry in entries if _is_volume(entry)]
+        if not volumes and is_series(path):
+            return [Path(folder_or_file) if own else with_key(path, key)]
     key = own or key
-    volumes = [entry for entry in entries if _is_volume(entry)]
     if not volumes:
         found = f"only {', '.join(repr(entry.name) for entry in entries[:5])}" if entries else "nothing"
         raise DataError(f"'{path}': no image found there, {found}; wanted files that end in {_known()}")
     _check_names(volumes)
     return [with_key(volume, key) for volume in volumes]
+
+
+def result_name(path: Path | str) -> str:
+    """Return the name of the label volume of an image: that of the image, or NIfTI for DICOM, which is not written."""
+    file = volume_file(path)
+    return f"{volume_name(path)}.nii.gz" if is_dicom(path) else file.name
+
+
+def is_dicom(path: Path | str) -> bool:
+    """Tell whether an image is DICOM."""
+    return _format_of(volume_file(path)) == "dicom"
 
 
 def passed_over(folder: Path | str) -> str | None:
@@ -229,6 +248,8 @@ def passed_over(folder: Path | str) -> str | None:
         return None
     try:
         left = [entry for entry in _entries(path) if not _is_volume(entry)]
+        if len(left) == len(_entries(path)) and is_series(path):
+            left = [entry for entry in left if entry.is_dir()]  # what else lies in it is told by the series
     except OSError:  # `list_volumes` says so
         return None
     folders = [entry for entry in left if entry.is_dir()]
@@ -263,7 +284,11 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _is_volume(entry: Path) -> bool:
-    return bool(_suffix(entry)) and (_is_zarr(entry) or not entry.is_dir())
+    if entry.is_dir():
+        return _is_zarr(entry) or is_series(entry)
+    if _suffix(entry) in ("", ".dcm") and entry.suffix.lower() not in _NO_IMAGES:  # names of DICOM files mean nothing
+        return is_volume_file(entry)
+    return bool(_suffix(entry))
 
 
 def _count(entries: list[Path], word: str) -> str:
@@ -295,13 +320,15 @@ def _known() -> str:
 
 def _format_of(path: Path) -> str:
     suffix = _suffix(path)
+    if suffix in ("", ".dcm") and (is_series(path) if path.is_dir() else kind_of(path) is not None):
+        return "dicom"
     if not suffix:
         raise DataError(f"'{path}': not a known image format; wanted a name that ends in {_known()}")
     return _MODULES[suffix]
 
 
 def _check_is_there(path: Path) -> None:
-    if path.is_dir() and not _is_zarr(path):
+    if path.is_dir() and not _is_zarr(path) and not is_series(path):
         raise DataError(f"'{path}': is a folder; wanted a file")
     if path.is_file() and path.stat().st_size == 0:
         raise DataError(f"'{path}': the file is empty (0 bytes); copy it again from its source")

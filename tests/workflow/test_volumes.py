@@ -1,11 +1,14 @@
+import ast
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
-from biom3d_workflow import volumes
+from biom3d_workflow import dicom, volumes
 
 from biom3d.data.pairing import pair_volumes
-from biom3d.io import SUFFIXES, list_volumes
+from biom3d.io import SUFFIXES, dicom_files, list_volumes
+from tests.dicom_files import write_series
 
 
 @pytest.fixture(autouse=True)
@@ -85,3 +88,38 @@ def test_a_link_that_leads_nowhere_is_not_watched():
     Path("d/a.tif").touch()
     Path("d/b.tif").symlink_to("nowhere")
     assert (volumes.inputs("d"), volumes.find_unreadable("d")) == (["d/a.tif"], ["d/b.tif"])
+
+
+def test_dicom_series_are_listed_as_the_engine_does():
+    array = np.zeros((2, 4, 4), np.int16)
+    write_series(Path("d/p1"), array)
+    for path in Path("d/p1").iterdir():
+        path.rename(path.with_suffix(""))
+    write_series(Path("d"), array, uid="1.2.3")
+    for name in ("b.tif", "notes.txt", "nothing"):
+        Path("d", name).touch()
+    Path("d/empty").mkdir()
+    for folder in ("d", "d/p1", "d/empty"):
+        found = list(volumes.list_volumes(folder))
+        assert found == ([str(path) for path in list_volumes(folder)] if folder != "d/empty" else [])
+    assert volumes.list_volumes("d") == ("d/b.tif", "d/p1")
+    assert volumes.list_volumes("d/IM000.dcm") == ()
+    assert volumes.is_slice("d/IM000.dcm")
+
+
+def test_a_changed_slice_changes_the_stamp():
+    write_series(Path("d/p1"), np.zeros((2, 4, 4), np.int16))
+    before = volumes.stamp("d")
+    os.utime("d/p1/IM000.dcm", ns=(1, 1))
+    volumes.forget()
+    assert (volumes.inputs("d"), before == volumes.stamp("d")) == (["d/p1"], False)
+
+
+def test_dicom_is_told_as_the_engine_tells_it():
+    def functions(path):
+        return {node.name: ast.unparse(node) for node in ast.parse(path.read_text()).body if hasattr(node, "name")}
+
+    ours, theirs = functions(Path(dicom.__file__)), functions(Path(dicom_files.__file__))
+    same = ("kind_of", "is_volume_file", "is_series", "_may_be")
+    assert [ours[name] for name in same] == [theirs[name] for name in same]
+    assert (dicom._VOLUMES, dicom._DIRECTORY) == (dicom_files._VOLUMES, dicom_files._DIRECTORY)

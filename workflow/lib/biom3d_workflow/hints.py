@@ -17,7 +17,6 @@ FOREIGN = (
     ".ims",
     ".dv",
     ".stk",
-    ".dcm",
     ".mrc",
     ".nhdr",
     ".mhd",

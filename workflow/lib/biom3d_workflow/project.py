@@ -483,6 +483,8 @@ def _absence(path: str, column: str) -> str:
         rest = ", or leave it empty" if column == "masks" else ""
         windows = windows_hint(path)
         return f"folder '{path}' not found; {windows or f'give a folder or file{rest}'}"
+    if volumes.is_slice(path):
+        return f"'{path}' is one slice of a DICOM series; give the folder of the series"
     empty = not volumes.list_volumes(path)
     if empty and (foreign := foreign_hint(path)):
         return f"no image that can be read: {foreign}"

@@ -8,6 +8,8 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from biom3d_workflow.dicom import is_series, is_volume_file, kind_of, stamps_of
+
 # The same as in biom3d.io (a test compares): a README or a thumbnail in the folder must not rerun a training.
 SUFFIXES = (
     ".ome.tiff",
@@ -23,6 +25,7 @@ SUFFIXES = (
     ".h5",
     ".ome.zarr",
     ".zarr",
+    ".dcm",
 )
 # Snakemake takes {x} for a wildcard and <x> for a path variable, in names of real files too; it warns of outer blanks.
 _UNSAFE = re.compile(r"[{}<>\r\n\ud800-\udfff]|//|^\s|\s$")
@@ -32,16 +35,30 @@ _UNSAFE = re.compile(r"[{}<>\r\n\ud800-\udfff]|//|^\s|\s$")
 def list_volumes(path: str) -> tuple[str, ...]:
     """Return the volumes of a folder, sorted; of a single volume, that one. Like `biom3d.io.list_volumes`."""
     if not Path(path).is_dir() or path.lower().endswith(".zarr"):
-        return (path,) if path.lower().endswith(SUFFIXES) else ()
+        return (path,) if _is_volume_file(path) else ()
     with os.scandir(path) as entries:
-        return tuple(sorted(entry.path for entry in entries if _is_volume(entry)))
+        found = tuple(sorted(entry.path for entry in entries if _is_volume(entry)))
+    return found or ((path,) if is_series(Path(path)) else ())
 
 
 def _is_volume(entry: os.DirEntry[str]) -> bool:
-    name = entry.name.lower()
-    if name.startswith(".") or not name.endswith(SUFFIXES):
+    if entry.name.startswith("."):
         return False
-    return entry.is_dir() == name.endswith(".zarr")
+    if entry.is_dir():
+        return entry.name.lower().endswith(".zarr") or is_series(Path(entry.path))
+    return not entry.name.lower().endswith(".zarr") and _is_volume_file(entry.path)
+
+
+def _is_volume_file(path: str) -> bool:
+    """Tell a volume by its name; of DICOM, whose names mean nothing, by its first bytes."""
+    if path.lower().endswith(".dcm") or not Path(path).suffix:
+        return is_volume_file(Path(path))
+    return path.lower().endswith(SUFFIXES)
+
+
+def is_slice(path: str) -> bool:
+    """Tell a single file of a DICOM series, which is no volume by itself."""
+    return Path(path).is_file() and not is_volume_file(Path(path)) and kind_of(Path(path)) is not None
 
 
 def inputs(path: str) -> list[str]:
@@ -106,7 +123,7 @@ def _unreadable(path: str) -> frozenset[str]:
 def _can_be_read(volume: str) -> bool:
     try:
         if os.access(volume, os.R_OK):
-            return not volume.lower().endswith(".zarr") or bool(_folder_times(volume))
+            return not Path(volume).is_dir() or bool(_folder_times(volume))
     except OSError:
         pass
     return False
@@ -115,7 +132,7 @@ def _can_be_read(volume: str) -> bool:
 @functools.cache
 def _hidden_volumes(path: str) -> tuple[str, ...]:
     readable = (volume for volume in list_volumes(path) if volume not in _unreadable(path))
-    return tuple(volume for volume in readable if volume.lower().endswith(".zarr") or _UNSAFE.search(volume))
+    return tuple(volume for volume in readable if Path(volume).is_dir() or _UNSAFE.search(volume))
 
 
 def _hidden_facts(volume: str) -> Iterator[str]:
@@ -128,7 +145,9 @@ def _hidden_facts(volume: str) -> Iterator[str]:
 
 @functools.cache
 def _folder_times(volume: str) -> tuple[str, ...]:
-    """Return the folders of a .zarr with their times; OSError where one cannot be read."""
+    """Return the folders of a .zarr with their times, or the files of a series; OSError where one cannot be read."""
+    if not volume.lower().endswith(".zarr"):
+        return tuple(stamps_of(Path(volume)))
     # Writers of Zarr replace a chunk by renaming, which dates its folder: no need to look at every chunk.
     return tuple(f"{folder} {Path(folder).stat().st_mtime_ns}" for folder in (volume, *_folders_below(volume)))
 
