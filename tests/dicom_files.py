@@ -1,6 +1,8 @@
 """DICOM series written by SimpleITK (GDCM), as scanners send them: names and numbers in no order."""
 
-from collections.abc import Callable
+import locale
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,17 @@ def itk_image(array: np.ndarray, direction: tuple[float, ...] = OBLIQUE) -> Simp
     return image
 
 
+@contextmanager
+def kept_locale() -> Iterator[None]:
+    """GDCM sets the locale of the process to "C" and leaves it so."""
+    before = locale.setlocale(locale.LC_ALL)
+    try:
+        yield
+    finally:
+        locale.setlocale(locale.LC_ALL, before)
+
+
+@kept_locale()
 def write_series(
     folder: Path,
     array: np.ndarray,
@@ -69,6 +82,7 @@ def change(path: Path, edit: Callable[[pydicom.Dataset], object]) -> None:
     head.save_as(path)
 
 
+@kept_locale()
 def itk_read(folder: Path) -> SimpleITK.Image:
     reader = SimpleITK.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
