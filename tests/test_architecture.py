@@ -47,7 +47,8 @@ ALLOWED = {
 STEPS = {"init", "check", "plan", "preprocess", "train", "pred", "eval", "quality", "report", "results"}
 STEPS |= {"synth", "demo"}
 COMMANDS = STEPS | {"export", "images", "preprocess_train", "remote", "run", "server"}
-COMPOSITE = {"preprocess_train": {"preprocess", "train"}}  # its purpose is to run both
+# What runs several steps by its purpose.
+COMPOSITE = {"preprocess_train": {"preprocess", "train"}, "api": {"plan", "preprocess", "train", "pred"}}
 HEAVY = ("torch", "paramiko", "docker", "matplotlib", "skimage", "scipy", "zarr", "nibabel", "h5py", "tifffile")
 
 
