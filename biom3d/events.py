@@ -6,6 +6,7 @@ read the file given by `--events`, one JSON object a line:
 """
 
 import json
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
@@ -40,7 +41,7 @@ class Reporter:
         """Print one line for people; a log that cannot be written does not end the work."""
         with suppress(OSError):
             # in one piece: a signal between a line and its end would glue the next one to it
-            print(f"{self.step}: {message}\n", end="", file=self.stream, flush=True)
+            print(f"{self.step}: {with_slashes(message)}\n", end="", file=self.stream, flush=True)
 
     def warn(self, message: str) -> None:
         """Print one warning for people and record it as an event; DataError where warnings end the work."""
@@ -84,6 +85,11 @@ class Reporter:
             with suppress(OSError):  # what is left could not be written before
                 self._events.close()
             self._events = None
+
+
+def with_slashes(text: str) -> str:
+    """Return a text with both slashes of its URLs: one is lost where a URL is a path, as all inputs are."""
+    return re.sub(r"\b(https?|s3):/(?=[^/\s])", r"\1://", text)
 
 
 def progress_text(done: int, total: int | None, elapsed_s: float) -> str:

@@ -16,7 +16,9 @@ import zarr
 
 from biom3d import check, eval, pred, preprocess, preprocess_train
 from biom3d.export.__main__ import main as export
+from biom3d.io import read_volume
 from tests.dicom_files import itk_image, write_series
+from tests.web_server import serve
 
 SIDE = (16, 32, 32)
 SPACE = [{"name": axis, "type": "space", "unit": "micrometer"} for axis in "zyx"]
@@ -338,6 +340,18 @@ def test_dicom_series_go_through_the_steps(run, model, tmp_path):
     for place in ((0, 0, 0), (31, 3, 15)):
         there = predicted.TransformIndexToPhysicalPoint(place)
         assert there == pytest.approx(image.TransformIndexToPhysicalPoint(place), abs=1e-4)
+
+
+def test_an_image_at_a_url_is_predicted_and_travels_once(run, model, tmp_path):
+    put_zarr(tmp_path / "served" / "a.zarr", raw_of(0))
+    with serve(tmp_path / "served") as server:
+        url = f"http://127.0.0.1:{server.server_port}/a.zarr"
+        assert run(pred, "--log", model, "--path_in", url, "--out_dir", tmp_path / "far")[0] == 0
+        chunks = [path for path, _ in server.asked if path.startswith("/a.zarr/0/") and "." not in path[10:]]
+        assert sorted(chunks) == [f"/a.zarr/0/{z}/0/0" for z in range(4)]
+    assert run(pred, "--log", model, "--path_in", tmp_path / "served", "--out_dir", tmp_path / "near")[0] == 0
+    far, near = (read_volume(tmp_path / name / "a.zarr") for name in ("far", "near"))
+    np.testing.assert_array_equal(far.array, near.array)
 
 
 def test_an_image_in_a_file_of_several_is_predicted_under_the_name_of_the_file(run, model, tmp_path):

@@ -18,6 +18,8 @@ Role = Literal["image", "mask"]
 _WITH_KEY = re.compile(
     r"^(.+?\.(?:hdf5|h5|zarr|tiff|tif|nii\.gz|nii|npy|nrrd|mha|dcm)):(.*)$", re.IGNORECASE | re.DOTALL
 )
+_URL = re.compile(r"^(https?|s3):/{1,2}(?=[^/])", re.IGNORECASE)
+_URL_IN_ZARR = re.compile(r"^(.+?\.zarr)(?:[:/](.*))?$", re.IGNORECASE | re.DOTALL)
 _AFTER_COLON = re.compile(r"^(.+):([^:]*)$", re.DOTALL)
 _IN_ZARR = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 # Words in the names of arrays: PlantSeg, ilastik, CREMI, Cellpose, napari, stardist and nnU-Net write such.
@@ -81,6 +83,9 @@ def split_key(path: Path | str) -> tuple[Path, str | None]:
     the colon, gives None.
     """
     path = Path(path)
+    if url_of(path) is not None:
+        match = _URL_IN_ZARR.match(str(path))
+        return (Path(match[1]), (match[2] or "").strip("/") or None) if match else (path, None)
     for parent in path.parents:
         if parent.name.lower().endswith(".zarr") and any((parent / name).exists() for name in _IN_ZARR):
             return parent, path.relative_to(parent).as_posix()
@@ -90,6 +95,12 @@ def split_key(path: Path | str) -> tuple[Path, str | None]:
     if match is None or (match.re is _AFTER_COLON and not Path(match[1]).is_dir()):
         return path, None
     return Path(match[1]), match[2].strip("/") or None
+
+
+def url_of(path: Path | str) -> str | None:
+    """Return the URL that a path was made of, which takes `//` for `/`; None where it was none."""
+    match = _URL.match(str(path))
+    return f"{match[1].lower()}://{str(path)[match.end() :]}" if match else None
 
 
 def with_key(path: Path, key: str | None) -> Path:

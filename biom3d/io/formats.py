@@ -13,7 +13,7 @@ import numpy as np
 from biom3d.errors import Biom3dError, DataError, OutputError
 from biom3d.files import atomic_path
 from biom3d.io.axes import native_dtype
-from biom3d.io.choice import Pick, Role, split_key, with_key
+from biom3d.io.choice import Pick, Role, split_key, url_of, with_key
 from biom3d.io.dicom_files import is_series, is_volume_file, kind_of
 from biom3d.io.labels import values_of
 from biom3d.io.volume import Header, LazyVolume, Volume
@@ -38,6 +38,7 @@ _MODULES = {
 SUFFIXES = tuple(_MODULES)
 _HOLDS_MANY = ("tiff", "hdf5", "ome_zarr", "dicom")
 # Files that nobody takes for an image; any other that is passed over is told.
+_ZARR = (".ome.zarr", ".zarr")
 _NO_IMAGES = (
     *(".txt", ".md", ".rst", ".csv", ".tsv", ".xlsx", ".xls", ".ods", ".json", ".jsonl", ".yaml", ".yml", ".toml"),
     *(".xml", ".html", ".pdf", ".log", ".db", ".ini", ".py", ".sh", ".ijm", ".roi", ".sha256", ".md5"),
@@ -210,6 +211,10 @@ def list_volumes(folder_or_file: Path | str, key: str | None = None) -> list[Pat
     """
     path, own = split_key(folder_or_file)
     with _reading(path, None):
+        if url_of(path):
+            if _suffix(path) not in _ZARR:
+                raise DataError("a URL leads to an OME-Zarr image, whose name ends in .zarr; copy others here")
+            return [Path(folder_or_file) if own else with_key(path, key)]
         if not path.exists():
             raise DataError(f"'{path}': no such file or folder; check the path")
         if not path.is_dir() or _is_zarr(path):
@@ -311,7 +316,7 @@ def _suffix(path: Path) -> str:
 
 
 def _is_zarr(path: Path) -> bool:
-    return path.is_dir() and _suffix(path) in (".ome.zarr", ".zarr")
+    return path.is_dir() and _suffix(path) in _ZARR
 
 
 def _known() -> str:
@@ -359,6 +364,8 @@ def _reading(path: Path, module: str | None) -> Iterator[None]:
     except PermissionError as error:
         raise DataError(f"'{path}': no permission to read it; ask its owner for read access") from error
     except Exception as error:  # every library has its own exceptions, and damaged files find all of them
+        if url_of(path):
+            raise DataError(f"'{path}': {_remote_reason(error, path)}") from error
         if not path.exists():
             raise DataError(f"'{path}': no such file or folder; check the path") from error
         wanted = f"a {_NAMES[module]} volume" if module else "a readable folder"
@@ -388,6 +395,12 @@ def _with_path(path: Path, message: str) -> str:
 def _reason(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return f"{lines[0][:200]}" if lines else type(error).__name__
+
+
+def _remote_reason(error: Exception, path: Path) -> str:
+    from biom3d.io.urls import explain
+
+    return explain(error, path) or f"cannot be read as an OME-Zarr image ({_reason(error)}); check the URL"
 
 
 def _content(path: Path) -> str:

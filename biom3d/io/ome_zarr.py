@@ -3,7 +3,8 @@
 import itertools
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from biom3d.io.axes import (
     slice_reader,
     stored_axes,
 )
-from biom3d.io.choice import Pick
+from biom3d.io.choice import Pick, url_of
 from biom3d.io.labels import describe_for_zarr
 from biom3d.io.units import (
     canonical_unit,
@@ -49,7 +50,21 @@ _COLORS = ("FFFFFF", "00FF00", "FF00FF", "00FFFF", "FF0000", "0000FF", "FFFF00")
 
 def open_volume(path: Path, pick: Pick) -> LazyVolume:
     """Open level 0 of the image, or of the labels, that are meant in the folder `path`."""
-    root = _open_root(path)
+    if url_of(path) is None:
+        return _open_in(path, path, pick)
+    from biom3d.io.urls import open_store
+
+    store = open_store(path)
+    try:
+        return replace(_open_in(store, None, pick), close=store.forget)
+    except BaseException:
+        store.forget()
+        raise
+
+
+def _open_in(source: Any, files: Path | None, pick: Pick) -> LazyVolume:
+    """Open what is meant in a folder or a store; chunks are looked at as `files`, unless they lie elsewhere."""
+    root = _open_root(source)
     name, group, metadata, remarks = _choose_group(root, pick)
     multiscale = metadata["multiscales"][0]
     array = group[multiscale["datasets"][0]["path"]]
@@ -64,7 +79,7 @@ def open_volume(path: Path, pick: Pick) -> LazyVolume:
     names = tuple(str(one.get("label", "")) for one in metadata.get("omero", {}).get("channels", ()))
     named = len(names) == layout.shape[0] and all(names)
     version = metadata.get("version") or multiscale.get("version") or "0.4"
-    folder = path / name / str(multiscale["datasets"][0]["path"])
+    folder = files / name / str(multiscale["datasets"][0]["path"]) if files else None
     header = Header(
         layout.shape,
         dtype,
@@ -75,10 +90,10 @@ def open_volume(path: Path, pick: Pick) -> LazyVolume:
         {"ome_zarr": str(version)},
         origin,
         name,
-        (*remarks, *odd, *(_missing_chunks(array, folder) if pick.role == "image" else ())),
+        (*remarks, *odd, *(_missing_chunks(array, folder) if folder and pick.role == "image" else ())),
     )
     read = slice_reader(array, layout, dtype)
-    return LazyVolume(header, _checking_chunks(read, array, folder, layout))
+    return LazyVolume(header, _checking_chunks(read, array, folder, layout) if folder else read)
 
 
 def write_volume(path: Path, array: np.ndarray, header: Header) -> None:
@@ -111,8 +126,8 @@ def create_image(path: Path, header: Header, version: str) -> tuple[Any, str]:
     return target, axes
 
 
-def _open_root(path: Path) -> zarr.Group:
-    node = zarr.open(path, mode="r")
+def _open_root(source: Any) -> zarr.Group:
+    node = zarr.open(source, mode="r")
     if isinstance(node, zarr.Group):
         return node
     raise DataError(
@@ -184,8 +199,18 @@ def _labels_of(group: zarr.Group) -> list[str]:
     if not isinstance(labels, zarr.Group):
         return []
     listed = _metadata(labels).get("labels")
-    names = [str(name) for name in listed] if isinstance(listed, list) else sorted(labels.group_keys())
+    names = [str(name) for name in listed] if isinstance(listed, list) else _names(labels.group_keys)
     return [name for name in names if _metadata_at(labels, name)]
+
+
+def _names(keys: Callable[[], Iterable[str]]) -> list[str]:
+    """Return the names of what a group holds, sorted; none where they cannot be listed, as over https://."""
+    try:
+        return sorted(keys())
+    except OSError:
+        raise
+    except Exception:  # of the store, which knows no listing
+        return []
 
 
 def _image_group(root: zarr.Group) -> tuple[str, zarr.Group, dict[str, Any]]:
@@ -198,7 +223,7 @@ def _image_group(root: zarr.Group) -> tuple[str, zarr.Group, dict[str, Any]]:
             group = root[name] if name else root
             assert isinstance(group, zarr.Group)
             return name, group, metadata
-    arrays = ", ".join(f"'{name}'" for name in sorted(root.array_keys()))
+    arrays = ", ".join(f"'{name}'" for name in _names(root.array_keys))
     raise DataError(
         f"is not an OME-Zarr image (no 'multiscales' in it{f', only arrays {arrays}' if arrays else ''}); "
         "save it as OME-Zarr 0.4 or 0.5"

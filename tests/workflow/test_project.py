@@ -135,6 +135,7 @@ def test_existence_is_not_looked_at_when_linting(folder):
 
 LOST = [
     ("C\tdata/x\t\t\tm", "images: folder 'data/x' not found; give a folder or file"),
+    ("C\thttps://h.org/x.zarr\t\t\tm", "images: a URL: the workflow reads what lies here or"),
     ("C\tdata/b/images\tx\t\tm", "masks: folder 'x' not found; give a folder or file, or leave it empty"),
     ("C\tdata\t\t\tm", "images: no image in 'data'; wanted files that end in .ome.tiff, "),
     ("C\tdata/b/images/1.tif/x\t\t\tm", "images: folder 'data/b/images/1.tif/x' not found; give a folder or file"),

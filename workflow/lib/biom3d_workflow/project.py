@@ -477,6 +477,8 @@ def _path_problem(path: str, column: str, skips_bad: bool = False) -> str:
 
 
 def _absence(path: str, column: str) -> str:
+    if re.match(r"(https?|s3):/", path):
+        return "a URL: the workflow reads what lies here or on the server; copy it, or use `biom3d pred` by itself"
     if not _exists(path):
         if path.startswith(DEMO + "/"):
             return f"'{path}' not found; `make demo` fetches the demo data (python -m biom3d.demo {DEMO})"
