@@ -234,7 +234,7 @@ def export_labels(
     from biom3d.export.ome_zarr import write_with_labels
 
     out = Path(path)
-    writers = dict(zip(SUFFIXES.values(), (write_ome_tiff, write_with_labels), strict=True))
+    writers = {SUFFIXES["ome-tiff"]: write_ome_tiff, SUFFIXES["ome-zarr"]: write_with_labels}
     write = next((writers[suffix] for suffix in writers if out.name.endswith(suffix)), None)
     if write is None:
         raise ConfigError(f"'{out}': wanted a name that ends in {' or '.join(writers)}")
