@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from biom3d.cli import run_step, step_parser, text_file
 from biom3d.errors import ConfigError
-from biom3d.events import Reporter
+from biom3d.events import STRICT, Reporter
 from biom3d.files import write_json
 from biom3d.options import add_data_options, add_skip_option, coding_from, keys_from, spacing_from
 
@@ -61,7 +61,7 @@ def execute(args: argparse.Namespace, report: Reporter) -> None:
     findings += survey_set(facts, question)
     findings += [Finding("note", pairing.coverage())] if pairing.unmasked else []
     if args.strict:
-        findings = [Finding("error", one.message) if one.kind == "warning" else one for one in findings]
+        findings = [Finding("error", one.message + STRICT) if one.kind == "warning" else one for one in findings]
     _tell(findings, report)
     refuse([*problems, *(one.message for one in findings if one.kind == "error")])
     result = summarise(facts, findings, question) | ({"left_out": left_out} if left_out else {})

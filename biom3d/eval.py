@@ -195,7 +195,8 @@ def means_by_kind(rows: Sequence[Row], columns: Sequence[str]) -> dict[str, dict
 
 def _tell_kinds(means: dict[str, dict[str, Row]], report: Reporter) -> None:
     if TRAINING in means:
-        report.warn("some volumes are of the training set: their scores (kind: training) say little about new images")
+        say = report.info if report.is_strict else report.warn  # of the scores: nothing is wrong with the files
+        say("some volumes are of the training set: their scores (kind: training) say little about new images")
     if UNKNOWN in means and len(means) > 1:
         report.info("kind: unknown is said where it was not recorded what the model learned from")
 

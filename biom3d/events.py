@@ -18,6 +18,7 @@ from biom3d.errors import DataError
 from biom3d.files import output_error
 
 Item = TypeVar("Item")
+STRICT = " (a warning, which --strict makes an error)"
 PLAIN_LINE_EVERY_S = 10.0  # in a log file: often enough to follow, seldom enough to read
 
 
@@ -46,7 +47,7 @@ class Reporter:
     def warn(self, message: str) -> None:
         """Print one warning for people and record it as an event; DataError where warnings end the work."""
         if self.is_strict:
-            raise DataError(f"{message} (a warning, which --strict makes an error)")
+            raise DataError(message + STRICT)
         self.info(f"warning: {message}")
         self.event("warning", message=message)
 

@@ -61,6 +61,7 @@ def test_an_option_of_the_training_makes_the_model_and_what_follows_old(texts, o
 def test_options_of_later_steps_leave_the_model_alone(texts):
     assert changed(texts(), texts("tta: true")) == {"predict", "evaluate", "export_labels", "overlay", "quality"}
     assert changed(texts(), texts("formats: [ome-zarr]")) == {"export_labels"}
+    assert changed(texts(), texts("strict: true")) == set()
 
 
 @pytest.mark.parametrize(

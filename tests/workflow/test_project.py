@@ -200,6 +200,19 @@ def test_a_row_leaves_out_bad_volumes_only_if_all_its_models_do(request_of):
     assert "--skip_bad" in commands.preprocess(project.models["m"], project.training_sets("m"))
 
 
+def test_strict_goes_to_what_reads_images_and_makes_nothing_old(request_of):
+    project = request_of("models: {m: {strict: true}, n: }", [f"{A}\tm,n", f"{B}\tm"])
+    flags = ["--strict" in commands.check(row, project.models) for row in project.datasets.values()]
+    assert flags == [False, True]
+    row = project.datasets["A"]
+    for name, is_there in (("m", True), ("n", False)):
+        model = project.models[name]
+        words = [commands.predict(model, row), commands.evaluate(model, row), commands.preprocess(model, [row])]
+        assert ["--strict" in line for line in words] == [is_there] * 3
+
+
 def test_biom3d_itself_leaves_nothing_out(problems_of):
+    (strict,) = problems_of("engine: upstream-0.1.2\nmodels: {m: {strict: true}}", [f"{A}\tm"])
+    assert strict.startswith(f"{CONFIG}:2: models.m.strict: engine 'upstream-0.1.2' warns of nothing; ")
     (problem,) = problems_of("engine: upstream-0.1.2\nmodels: {m: {skip_bad: true}}", [f"{A}\tm"])
     assert problem.startswith(f"{CONFIG}:2: models.m.skip_bad: engine 'upstream-0.1.2' cannot leave out bad volumes; ")

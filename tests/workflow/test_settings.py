@@ -72,7 +72,7 @@ def test_the_defaults_are_those_of_the_engine():
     ours = {key: value["default"] for key, value in schema["$defs"]["options"]["properties"].items()}
     engine = dataclasses.asdict(PlanRequest())
     assert {key: ours[key] for key in engine} == engine
-    steps = {"instances": False, "skip_bad": False}
+    steps = {"instances": False, "skip_bad": False, "strict": False}
     steps |= {"tta": PredictOptions().mirror, "keep": PredictOptions().keep, "scores": PredictOptions().scores}
     assert {key: ours[key] for key in steps} == steps
     assert (ours["ignore_label"], ours["label_values"]) == (PLAIN.ignore, None)

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from biom3d_workflow.project import Model, skips_bad
+from biom3d_workflow.project import Model, is_strict, skips_bad
 from biom3d_workflow.table import Dataset, Spacing
 
 # Options that go to `preprocess` as `--name value`; it writes them into the plan, which all later steps read.
@@ -55,6 +55,7 @@ def preprocess(model: Model, sets: Iterable[Dataset]) -> str:
         words += ["--ct_norm"] if model.options["ct_norm"] else []
     words += ["--is_2d", "True"] if model.options["is_2d"] else []
     words += ["--skip_bad"] if model.options["skip_bad"] else []
+    words += _strict(model)
     return shlex.join(words + _coding(model) + _spacing(sets[0].spacing_um))
 
 
@@ -87,6 +88,7 @@ def check(dataset: Dataset, models: Mapping[str, Model]) -> str:
         user = models[users[0]]
         words += ["--msk_path", _path(dataset.mask_arrays), *_options(user.options, ["num_classes"]), *_coding(user)]
     words += ["--skip_bad"] if skips_bad(dataset, models) else []
+    words += ["--strict"] if is_strict(dataset, models) else []
     return shlex.join(words + _spacing(dataset.spacing_um))
 
 
@@ -105,12 +107,14 @@ def predict(model: Model, dataset: Dataset, is_ours: bool = True) -> str:
     if is_ours:
         words += ["--models", "unseen"] if model.name in dataset.train else []
         words += ["--scores"] if model.options["scores"] else []
+        words += _strict(model)
     return shlex.join([*words, *_options(model.options, ["keep"]), *_spacing(dataset.spacing_um)])
 
 
 def evaluate(model: Model, dataset: Dataset) -> str:
     """Return the options of `biom3d.eval`."""
     words = ["--path_lab", _path(dataset.mask_arrays), *_options(model.options, ["num_classes"]), *_coding(model)]
+    words += _strict(model)
     return shlex.join(words + _spacing(dataset.spacing_um))
 
 
@@ -148,6 +152,10 @@ def _coding(model: Model) -> list[str]:
     """Return what the values of masks stand for."""
     words = ["--instances"] if model.options["instances"] else []
     return words + _options(model.options, ["ignore_label", "label_values"])
+
+
+def _strict(model: Model) -> list[str]:
+    return ["--strict"] if model.options["strict"] else []
 
 
 def _text(value: Any) -> str:

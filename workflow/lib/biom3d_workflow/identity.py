@@ -50,6 +50,7 @@ NEUTRAL: Mapping[str, Any] = {
     "scores": False,
     "ignore_label": None,
     "label_values": None,
+    "strict": False,
 }
 CODING = ("ignore_label", "label_values")  # what values of masks stand for, beside `instances`
 PLAN = (*commands.PLAN_OPTIONS, "ct_norm", "is_2d", "instances", "skip_bad", "plan", "fine_tune", *CODING)

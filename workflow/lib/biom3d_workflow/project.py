@@ -252,6 +252,12 @@ def skips_bad(dataset: Dataset, models: Mapping[str, Model]) -> bool:
     return bool(trained) and all(model.options["skip_bad"] for model in trained)
 
 
+def is_strict(dataset: Dataset, models: Mapping[str, Model]) -> bool:
+    """Say whether all models that use a data set take warnings about it for errors."""
+    users = [models[name] for name in (*dataset.train, *dataset.predict) if name in models]
+    return bool(users) and all(model.options["strict"] for model in users)
+
+
 def _model(name: str, defaults: Mapping[str, Any], own: Mapping[str, Any]) -> Model:
     """Return a model; one that is given says itself how many classes it has, unless told."""
     model = Model(name, {**defaults, **own}, frozenset(own))
@@ -415,8 +421,11 @@ def _check_images(
 
 
 def _check_engine(project: Project, rows: Sequence[Dataset], table: str, locator: Locator) -> Iterator[Problem]:
-    """Biom3d itself leaves nothing out."""
+    """Biom3d itself leaves nothing out, and warns of nothing."""
     for model in project.models.values():
+        if model.options["strict"] and project.engine != "biom3d":
+            text = f"engine '{project.engine}' warns of nothing; write strict: false, or engine: biom3d"
+            yield locator.problem(("models", model.name, "strict"), text)
         if model.options["skip_bad"] and project.engine != "biom3d":
             text = f"engine '{project.engine}' cannot leave out bad volumes; write skip_bad: false, or engine: biom3d"
             yield locator.problem(("models", model.name, "skip_bad"), text)
