@@ -332,7 +332,9 @@ def test_dicom_series_go_through_the_steps(run, model, tmp_path):
     paths = ("--img_path", tmp_path / "images", "--msk_path", tmp_path / "masks")
     code, said = run(check, *paths, "--strict")
     assert (code, "2 x 0.7 x 0.5 mm" in said) == (0, True)
-    assert run(preprocess, *paths, "--out_dir", tmp_path / "pre", "--folds", 1)[0] == 0
+    assert (
+        run(preprocess, *paths, "--out_dir", tmp_path / "pre", "--plan_out", tmp_path / "p.yaml", "--folds", 1)[0] == 0
+    )
     words = ("--log", model, "--path_in", tmp_path / "images", "--out_dir", tmp_path / "pred")
     assert run(pred, *words, "--spacing", 0.5, 0.5, 0.5)[0] == 0  # as if it were a model of such images
     assert sorted(path.name for path in (tmp_path / "pred").glob("*.nii*")) == ["p1.nii.gz", "p2.nii.gz"]
