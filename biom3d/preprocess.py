@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 import hashlib
-import os
+import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -220,31 +220,46 @@ def _preprocess_case(
     report: Reporter,
 ) -> tuple[Preprocessed, "np.ndarray", bytes]:
     """Check, normalise, resample and write one case; return what it is, voxels per class, a hash of the arrays."""
+    from biom3d.data.arrays import digest_of, fill_image, fill_labels
     from biom3d.data.dataset import read_case
     from biom3d.data.labels import count_classes
     from biom3d.data.normalise import choose_scaling
-    from biom3d.data.resample import resample, resample_labels, target_shape
+    from biom3d.data.resample import target_shape
+    from biom3d.files import scratch_folder
 
     _refuse_large(case, plan, args)
-    loaded = read_case(case, plan.num_classes, coding_from(args, plan.num_classes))
-    if loaded.warning:
-        report.warn(loaded.warning)
-    image, labels = loaded.image, loaded.labels
-    spacing = spacing_from(args) or loaded.header.spacing_um
-    volume = _describe(case.name, image, labels, plan.num_classes, spacing)
-    scaled = choose_scaling(plan.normalisation, [image], plan.num_channels).apply(image)
-    shape = target_shape(labels.shape, spacing, plan.spacing_um)
-    scaled, labels = resample(scaled, shape), resample_labels(labels, shape)
-    del loaded, image
-    counts = count_classes(labels, plan.num_classes).sum(0)
-    names = []
-    with ThreadPoolExecutor(1, "digest") as pool:
-        digest = pool.submit(_digest, case.name, scaled, labels)
-        for number, block in enumerate(_blocks(case, shape, pieces), start=1):
-            name = case.name if pieces == 1 else f"{case.name}_block{number}"
-            _write_case(folders, name, scaled[(slice(None), *block)], labels[block], plan)
-            names.append(f"{name}.npy")
-    return Preprocessed(volume, tuple(names)), counts, digest.result()
+    with scratch_folder(Path(folders.images)) as scratch:
+        loaded = read_case(case, plan.num_classes, coding_from(args, plan.num_classes), scratch)
+        if loaded.warning:
+            report.warn(loaded.warning)
+        spacing = spacing_from(args) or loaded.header.spacing_um
+        volume = _describe(case.name, loaded.image, loaded.labels, plan.num_classes, spacing)
+        scaling = choose_scaling(plan.normalisation, [loaded.image], plan.num_channels)
+        shape = target_shape(loaded.labels.shape, spacing, plan.spacing_um)
+        blocks = _blocks(case, shape, pieces)
+        names = [case.name if pieces == 1 else f"{case.name}_block{number + 1}" for number in range(len(blocks))]
+        image, labels = _new_arrays(folders, scratch, names, (len(loaded.image), *shape), loaded.labels.dtype)
+        fill_image(image, loaded.image, scaling)
+        fill_labels(labels[0], loaded.labels)
+        del loaded
+        counts = count_classes(labels[0], plan.num_classes).sum(0)
+        with ThreadPoolExecutor(1, "digest") as pool:
+            digest = pool.submit(digest_of, case.name, image, labels)
+            for name, block in zip(names, blocks, strict=True):
+                _write_case(folders, name, image, labels, block, plan)
+    return Preprocessed(volume, tuple(f"{name}.npy" for name in names)), counts, digest.result()
+
+
+def _new_arrays(
+    folders: DataPaths, scratch: Path, names: Sequence[str], shape: tuple[int, ...], label_type: "np.dtype"
+) -> "tuple[np.ndarray, np.ndarray]":
+    """Return new arrays for image (c, z, y, x) float32 and mask (1, z, y, x): the results, or what is cut into them."""
+    from biom3d.io.mapped import array_on_disk, new_array
+
+    if len(names) > 1:
+        return new_array(scratch, "float32", shape), new_array(scratch, label_type, (1, *shape[1:]))
+    image, mask = (Path(folder) / f"{names[0]}.npy" for folder in (folders.images, folders.masks))
+    return array_on_disk(image, "float32", shape), array_on_disk(mask, label_type, (1, *shape[1:]))
 
 
 def _describe(
@@ -260,19 +275,20 @@ def _describe(
 
 
 def _refuse_large(case: "Case", plan: Plan, args: argparse.Namespace) -> None:
-    """Raise DataError where image and mask, which are held whole, surely need more memory than is allowed."""
-    import math
-
+    """Raise DataError where what is held of a case at a time surely needs more memory than is allowed."""
+    from biom3d.data.arrays import work_bytes
+    from biom3d.data.facts import counting_bytes
     from biom3d.data.resample import target_shape
     from biom3d.io import read_header
+    from biom3d.io.mapped import HELD_BYTES
 
     header = read_header(case.image)
     channels, *shape = header.shape
     target = target_shape(shape, spacing_from(args) or header.spacing_um, plan.spacing_um)
-    # the image as stored and as float32, the mask; resampled once more
-    native = math.prod(shape) * (channels * (header.dtype.itemsize + 4) + 1)
-    resampled = 0 if tuple(target) == tuple(shape) else math.prod(target) * (4 * channels + 1)
-    limit, needed = memory_limit(args.memory_limit), resident_bytes() + native + resampled
+    voxels = math.prod(shape)
+    arrays = min(voxels * channels * header.dtype.itemsize, HELD_BYTES) + min(voxels, HELD_BYTES)
+    work = max(counting_bytes(shape), work_bytes(shape, target, channels))
+    limit, needed = memory_limit(args.memory_limit), resident_bytes() + arrays + work
     if needed > limit.bytes:
         raise DataError(
             f"'{case.image}': its preprocessing needs {in_gb(needed)} of memory or more, {limit.who} "
@@ -280,27 +296,24 @@ def _refuse_large(case: "Case", plan: Plan, args: argparse.Namespace) -> None:
         )
 
 
-def _digest(name: str, *arrays: "np.ndarray") -> bytes:
+def _write_case(
+    folders: DataPaths, name: str, image: "np.ndarray", labels: "np.ndarray", block: tuple[slice, ...], plan: Plan
+) -> None:
+    """Write the voxels of each class of a block of a volume, and its image and mask where they are not there yet."""
     import numpy as np
 
-    digest = hashlib.sha256(os.fsencode(name))
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.digest()
-
-
-def _write_case(folders: DataPaths, name: str, image: "np.ndarray", labels: "np.ndarray", plan: Plan) -> None:
-    """Write image (c, z, y, x) float32, mask (1, z, y, x) and the voxels of each class."""
-    import numpy as np
-
+    from biom3d.data.arrays import write_part
     from biom3d.data.patches import LABELLED, sample_foreground, sample_labelled
 
-    np.save(Path(folders.images) / f"{name}.npy", image)
-    np.save(Path(folders.masks) / f"{name}.npy", labels[None])
+    for folder, array in ((folders.images, image), (folders.masks, labels)):
+        path = Path(folder) / f"{name}.npy"
+        if not path.exists():
+            write_part(path, array, (slice(None), *block))
+    part = labels[0][block]
     rng = np.random.default_rng(plan.seed)
-    voxels = sample_foreground(labels, plan.num_classes, rng)
+    voxels = sample_foreground(part, plan.num_classes, rng)
     arrays = {str(c): v for c, v in voxels.items()}
-    labelled = sample_labelled(labels, rng) if labels.dtype.kind == "i" else None
+    labelled = sample_labelled(part, rng) if part.dtype.kind == "i" else None
     if labelled is not None:
         arrays[LABELLED] = labelled
     np.savez(Path(folders.foreground) / f"{name}.npz", **arrays)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from biom3d.config import SpacingUm
-from biom3d.data.labels import PLAIN, Coding, apply_rule, find_rule
+from biom3d.data.labels import PLAIN, Coding, apply_rule, class_type, find_rule
 from biom3d.data.normalise import refuse_not_finite
 from biom3d.data.pairing import ANY, Case, Keys, pair_volumes, refuse
 from biom3d.data.remarks import tell_remarks
@@ -15,6 +15,7 @@ from biom3d.errors import DataError
 from biom3d.events import Reporter
 from biom3d.io import Header, Spacing, channels_advice, read_header, read_labels, read_volume, volume_file
 from biom3d.io.geometry import are_comparable, direction_of, place_of
+from biom3d.io.mapped import forget_pages, new_array, slabs
 from biom3d.io.units import spacing_in_unit
 
 
@@ -148,33 +149,44 @@ def mixture_problems(cases: Sequence[Case], headers: Sequence[Header], spacing: 
     return problems
 
 
-def read_case(case: Case, num_classes: int, coding: Coding = PLAIN) -> LoadedCase:
-    """Read one case with its mask; DataError names the file and what is wrong in it."""
+def read_case(case: Case, num_classes: int, coding: Coding = PLAIN, folder: Path | None = None) -> LoadedCase:
+    """Read one case with its mask; DataError names the file and what is wrong in it.
+
+    Large arrays become memory maps on the disk of `folder`, where that is given.
+    """
     assert case.mask is not None, "training needs masks"
-    volume = read_volume(case.image)
+    volume = read_volume(case.image, folder=folder)
+    depth = volume.array.shape[1]
     try:
-        refuse_not_finite(volume.array)
+        for z0, z1 in slabs(depth, volume.array[:, 0].nbytes):
+            refuse_not_finite(volume.array[:, z0:z1], z0)
+            forget_pages(volume.array)
     except DataError as error:
         raise DataError(f"'{case.image}': {error}") from error
-    labels, _, warning = read_classes(case.mask, num_classes, coding, volume.header)
+    labels, _, warning = read_classes(case.mask, num_classes, coding, volume.header, folder)
     return LoadedCase(volume.array, labels, volume.header, f"'{case.mask}': {warning}" if warning else None)
 
 
 def read_classes(
-    path: Path, num_classes: int, coding: Coding = PLAIN, like: Header | None = None
+    path: Path, num_classes: int, coding: Coding = PLAIN, like: Header | None = None, folder: Path | None = None
 ) -> tuple[np.ndarray, Header, str | None]:
     """Read labels (z, y, x) as classes 0..num_classes, by the rules of training; `like` is the image, where known.
 
-    Returns the labels, the header of the file, and what was changed without asking (a mask of 0 and 255), or
-    None. Raises DataError for other values.
+    Returns the labels, on the disk of `folder` where that is given and they are large, the header of the file, and what
+    was changed without asking (a mask of 0 and 255), or None. Raises DataError for other values.
     """
-    volume = read_labels(path, like)
+    volume = read_labels(path, like, folder)
     labels = volume.array[0]
     rule = find_rule(labels, num_classes, coding)
     try:
-        return apply_rule(labels, rule, num_classes), volume.header, rule.warning
+        classes = new_array(folder, class_type(rule, num_classes), labels.shape)
+        for z0, z1 in slabs(len(labels), labels[0].nbytes):
+            classes[z0:z1] = apply_rule(labels[z0:z1], rule, num_classes)
+            forget_pages(classes)
+            forget_pages(labels)
     except DataError as error:
         raise DataError(f"'{path}': {error}") from error
+    return classes, volume.header, rule.warning
 
 
 def _odd_ones(cases: Sequence[Case], values: Sequence[object], text: str) -> list[str]:

@@ -1,15 +1,21 @@
 """What a volume and its labels look like, in a few numbers that can be compared with those of other volumes."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from biom3d.config import SpacingUm
+from biom3d.data.normalise import mean_and_std
+from biom3d.data.quantiles import percentiles
+from biom3d.io.mapped import forget_pages
 
 PLANES = 32  # of a volume whose intensities are looked at
-LABELS_AT_ONCE = 1 << 26  # voxels in which objects are counted at a time: 256 MB
+LABELS_AT_ONCE = 1 << 26  # voxels in which objects are counted at a time
+COUNT_BYTES = 6  # for each of these: the labels, and the numbers of their objects
+PLANES_BYTES = 64e6  # of these planes in memory; more are read several times
 PERCENTILES = (1, 50, 99)
 TINY = 1e-8
 
@@ -53,7 +59,10 @@ def measure(
     Voxels below 0, which nobody has annotated, do not count.
     """
     voxel = float(np.prod(spacing_um)) if spacing_um else 1.0
-    known = int(np.count_nonzero(labels >= 0))
+    known = 0
+    for plane in labels:  # they may lie on the disk
+        known += int(np.count_nonzero(plane >= 0))
+        forget_pages(labels)
     intensity, values = _intensities(read, len(labels))
     return VolumeFacts(
         extent=known * voxel,
@@ -62,6 +71,11 @@ def measure(
         values=values,
         is_in_um=spacing_um is not None,
     )
+
+
+def counting_bytes(shape: Sequence[int]) -> int:
+    """Return what counting the objects of labels of `shape` (z, y, x) takes in memory, about."""
+    return COUNT_BYTES * min(math.prod(shape), max(LABELS_AT_ONCE, shape[1] * shape[2]))
 
 
 def facts_from(content: Mapping[str, Any]) -> VolumeFacts:
@@ -88,13 +102,15 @@ def _classes(labels: np.ndarray, num_classes: int, voxel: float, known: int) -> 
     step = max(1, LABELS_AT_ONCE // max(1, labels[0].size))
     for z in range(0, len(labels), step):
         # each class apart: cc3d joins equal values only
-        part = np.maximum(labels[z : z + step], 0)
+        part = np.asarray(np.maximum(labels[z : z + step], 0))
+        forget_pages(labels)
         parts = cc3d.connected_components(part, connectivity=26)
         sizes = cc3d.statistics(parts, no_slice_conversion=True)["voxel_counts"][1:]
         if not len(sizes):
             continue
         first = np.zeros(len(sizes) + 1, labels.dtype)
-        first[parts.ravel()] = part.ravel()
+        for plane, values in zip(parts, part, strict=True):
+            first[plane] = values
         for label, size in zip(first[1:].tolist(), sizes.tolist(), strict=True):
             if label in found:
                 found[label].append(size)
@@ -113,11 +129,20 @@ def _intensities(
 ) -> tuple[tuple[tuple[float, ...], ...], tuple[tuple[float, ...], ...]]:
     """Return percentiles of each channel as the network sees them, and as stored, from planes at even distances."""
     chosen = np.unique(np.linspace(0, depth - 1, min(depth, PLANES)).round().astype(int))
-    planes = np.concatenate([read(int(z), int(z) + 1) for z in chosen], axis=1)
-    flat = planes.reshape(planes.shape[0], -1).astype(np.float64)
-    values = np.percentile(flat, PERCENTILES, axis=1).T
-    mean, std = flat.mean(1, keepdims=True), flat.std(1, keepdims=True)
-    scaled = (values - mean) / np.maximum(std, TINY)
+    first = read(int(chosen[0]), int(chosen[0]) + 1)
+    is_small = first.nbytes * len(chosen) <= PLANES_BYTES
+    held = [first, *(read(int(z), int(z) + 1) for z in chosen[1:])] if is_small else None
+
+    def planes() -> Iterator[np.ndarray]:
+        yield from held or (read(int(z), int(z) + 1) for z in chosen)
+
+    channels, count = len(first), first[0].size * len(chosen)
+    values = np.array([
+        percentiles(lambda c=c: (plane[c] for plane in planes()), count, PERCENTILES)  # type: ignore[misc]
+        for c in range(channels)
+    ])  # fmt: skip
+    mean, std = mean_and_std((plane.astype(np.float64) for plane in planes()), channels)
+    scaled = (values - mean[:, None]) / np.maximum(std[:, None], TINY)
     return _rounded(scaled, 4), _rounded(values, 6)
 
 

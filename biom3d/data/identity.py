@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from biom3d.io import LazyVolume, open_volume
+from biom3d.io.mapped import forget_pages
 
 VOXELS_AT_ONCE = 1 << 22
 
@@ -29,9 +30,11 @@ class Identity:
 
 
 def identify_array(array: np.ndarray) -> str:
-    """Return the digest of a volume (c, z, y, x) in memory."""
+    """Return the digest of a volume (c, z, y, x), in memory or mapped."""
     identity = Identity(_four(array.shape))
-    identity.update(array)
+    for z in range(array.shape[1]):
+        identity.update(array[:, z : z + 1])
+        forget_pages(array)
     return identity.text()
 
 

@@ -1,11 +1,13 @@
 """Labels: which values a mask may hold, what is wrong with others, and how they become classes 0..N."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from biom3d.errors import DataError
+from biom3d.io.mapped import forget_pages
 
 FEW_CLASSES = 8
 _MANY = 50  # more values than that in a mask of one class are objects or intensities, not classes
@@ -51,14 +53,18 @@ class LabelRule:
 
 def count_labels(labels: np.ndarray) -> dict[int, int]:
     """Return value -> number of voxels, of an integer array of any shape."""
+    found: Counter[int] = Counter()
+    for part in labels if labels.ndim > 2 else [labels]:  # bincount copies to 64 bits: one plane at a time
+        found.update(_count_plane(part))
+        forget_pages(labels)
+    return dict(sorted(found.items()))
+
+
+def _count_plane(labels: np.ndarray) -> dict[int, int]:
     if labels.size == 0:
         return {}
-    low, high = int(labels.min()), int(labels.max())
-    if low >= 0 and high < _SMALL:
-        # bincount copies to 64 bits: one plane at a time
-        table = np.zeros(high + 1, np.int64)
-        for part in labels if labels.ndim > 2 else [labels]:
-            table += np.bincount(part.ravel(), minlength=high + 1)
+    if labels.min() >= 0 and labels.max() < _SMALL:
+        table = np.bincount(labels.ravel())
         return {int(value): int(table[value]) for value in np.flatnonzero(table)}
     values, counts = np.unique(labels, return_counts=True)
     return {int(value): int(count) for value, count in zip(values, counts, strict=True)}
@@ -71,12 +77,18 @@ def count_classes(labels: np.ndarray, num_classes: int) -> np.ndarray:
     """
     partial = labels.dtype.kind == "i"
     if num_classes < FEW_CLASSES:  # comparing is 10 x faster than np.bincount, which copies to 64 bits
-        objects = [[np.count_nonzero(plane == value) for value in range(1, num_classes + 1)] for plane in labels]
-        left_out = [np.count_nonzero(plane < 0) if partial else 0 for plane in labels]
-        rows = zip(objects, left_out, strict=True)
-        return np.array([[labels[0].size - out - sum(row), *row] for row, out in rows], np.int64)
-    planes = (plane[plane >= 0] if partial else plane.ravel() for plane in labels)
-    return np.array([np.bincount(plane, minlength=num_classes + 1) for plane in planes])
+        rows = []
+        for plane in labels:
+            objects = [np.count_nonzero(plane == value) for value in range(1, num_classes + 1)]
+            left_out = np.count_nonzero(plane < 0) if partial else 0
+            rows.append([plane.size - left_out - sum(objects), *objects])
+            forget_pages(labels)
+        return np.array(rows, np.int64)
+    tables = []
+    for plane in labels:
+        tables.append(np.bincount(plane[plane >= 0] if partial else plane.ravel(), minlength=num_classes + 1))
+        forget_pages(labels)
+    return np.array(tables)
 
 
 def check_labels(values: Iterable[int], num_classes: int, coding: Coding = PLAIN) -> LabelRule:
@@ -122,8 +134,19 @@ def _if_ignored(value: int) -> str:
 def find_rule(labels: np.ndarray, num_classes: int, coding: Coding = PLAIN) -> LabelRule:
     """Return what `check_labels` decides about integer `labels` of any shape."""
     if coding == Coding(instances=True):  # whatever the values are, only a negative one matters
-        return check_labels([int(labels.min())] if labels.size else [], num_classes, coding)
+        lowest = []
+        for part in labels if labels.size else ():
+            lowest.append(int(part.min()))
+            forget_pages(labels)
+        return check_labels([min(lowest)] if lowest else [], num_classes, coding)
     return check_labels(count_labels(labels), num_classes, coding)
+
+
+def class_type(rule: LabelRule, num_classes: int) -> np.dtype:
+    """Return the type of the classes that `apply_rule` makes."""
+    if rule.ignore is not None:
+        return np.dtype(np.int16)
+    return np.dtype(np.uint8 if num_classes <= 255 else np.uint16)
 
 
 def apply_rule(labels: np.ndarray, rule: LabelRule, num_classes: int) -> np.ndarray:
@@ -136,7 +159,7 @@ def apply_rule(labels: np.ndarray, rule: LabelRule, num_classes: int) -> np.ndar
     """
     if rule.problem:
         raise DataError(f"labels: {rule.problem}")
-    dtype = np.dtype(np.uint8 if num_classes <= 255 else np.uint16) if rule.ignore is None else np.dtype(np.int16)
+    dtype = class_type(rule, num_classes)
     if rule.mapping is None:
         classes = labels.astype(dtype)
     elif max(rule.mapping.values(), default=0) <= 1:

@@ -7,6 +7,7 @@ import numpy as np
 
 from biom3d.config import Normalisation
 from biom3d.errors import DataError
+from biom3d.io.mapped import forget_pages
 
 TINY = 1e-8
 VOXELS_AT_ONCE = 1 << 18  # 2 MB in float64, which caches hold
@@ -85,4 +86,6 @@ def _pieces(blocks: Iterable[np.ndarray], channels: int) -> Iterator[np.ndarray]
     """Yield blocks (c, ...) as (c, n), few voxels at a time: moments are gathered in float64 copies."""
     for block in blocks:
         flat = block.reshape(channels, -1)
-        yield from (flat[:, i : i + VOXELS_AT_ONCE] for i in range(0, flat.shape[1], VOXELS_AT_ONCE))
+        for i in range(0, flat.shape[1], VOXELS_AT_ONCE):
+            yield flat[:, i : i + VOXELS_AT_ONCE]
+            forget_pages(block)

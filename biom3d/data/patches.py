@@ -1,7 +1,7 @@
 """Random patches for training and the grid of patches for prediction."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 from biom3d.config import Triple
 from biom3d.data.labels import count_classes
 from biom3d.errors import DataError
+from biom3d.io.mapped import forget_pages
 
 LABELLED = "labelled"  # name in the file of foreground voxels
 MARGIN = 0.2  # share of the patch read around it, so that rotation and scaling find real voxels
@@ -173,10 +174,14 @@ def window_starts(length: int, patch: int, overlap: float = 0.5) -> list[int]:
 
 def sample_labelled(labels: np.ndarray, rng: np.random.Generator, limit: int = 10_000) -> np.ndarray | None:
     """Return up to `limit` annotated voxels (n, 3) int32 as z, y, x; None where all of them are."""
-    known = labels >= 0
-    if known.all():
+    counts = np.zeros(len(labels), np.int64)
+    for z, plane in enumerate(labels):
+        counts[z] = np.count_nonzero(plane >= 0)
+        forget_pages(labels)
+    if counts.sum() == labels.size:
         return None
-    return sample_foreground(known.view(np.uint8), 1, rng, limit).get(1, np.zeros((0, 3), np.int32))
+    found = _sample(labels, lambda plane: plane >= 0, counts, rng, limit)
+    return np.zeros((0, 3), np.int32) if found is None else found
 
 
 def sample_foreground(
@@ -184,15 +189,31 @@ def sample_foreground(
 ) -> dict[int, np.ndarray]:
     """Return class -> up to `limit` of its voxels (n, 3) int32 as z, y, x; absent classes are left out."""
     counts = count_classes(labels, num_classes)
-    width = labels.shape[2]
     found = {}
     for value in range(1, num_classes + 1):
-        before = np.cumsum(counts[:, value]) - counts[:, value]  # voxels of the class in the planes above
-        total = int(counts[:, value].sum())
-        chosen = np.sort(rng.choice(total, limit, replace=False)) if total > limit else np.arange(total)
-        planes = np.searchsorted(before, chosen, "right") - 1
-        flat = [np.flatnonzero(labels[z] == value)[chosen[planes == z] - before[z]] for z in np.unique(planes)]
-        if flat:
-            y, x = np.divmod(np.concatenate(flat), width)
-            found[value] = np.stack([planes, y, x], axis=1).astype(np.int32)
+        places = _sample(labels, lambda plane, value=value: plane == value, counts[:, value], rng, limit)  # type: ignore[misc]
+        if places is not None:
+            found[value] = places
     return found
+
+
+def _sample(
+    labels: np.ndarray,
+    choose: Callable[[np.ndarray], np.ndarray],
+    counts: np.ndarray,
+    rng: np.random.Generator,
+    limit: int,
+) -> np.ndarray | None:
+    """Return up to `limit` of the voxels that `choose` tells, of which each plane has one of `counts`."""
+    before = np.cumsum(counts) - counts  # such voxels in the planes above
+    total = int(counts.sum())
+    chosen = np.sort(rng.choice(total, limit, replace=False)) if total > limit else np.arange(total)
+    planes = np.searchsorted(before, chosen, "right") - 1
+    flat = []
+    for z in np.unique(planes):
+        flat.append(np.flatnonzero(choose(labels[z]))[chosen[planes == z] - before[z]])
+        forget_pages(labels)
+    if not flat:
+        return None
+    y, x = np.divmod(np.concatenate(flat), labels.shape[2])
+    return np.stack([planes, y, x], axis=1).astype(np.int32)

@@ -1,6 +1,7 @@
 """Cases on disk + what was asked -> the plan for them."""
 
 import dataclasses
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,12 @@ from biom3d.data.sanity import unit_problem
 from biom3d.errors import ConfigError
 from biom3d.events import Reporter
 from biom3d.io import Header
-from biom3d.planning.fingerprint import make_fingerprint, sample_object_voxels
+from biom3d.io.mapped import forget_pages
+from biom3d.planning.fingerprint import make_fingerprint
 from biom3d.planning.machine import describe_machine
 from biom3d.planning.plan import learning_of, make_plan
+
+SAMPLES = 10_000  # voxels per volume for intensity percentiles
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,11 +87,32 @@ def _sample_intensities(order: PlanOrder, cases: Sequence[Case], report: Reporte
     rng = np.random.default_rng(order.request.seed)
     samples = []
     for case in report.track(cases, "intensities", unit="volume"):
-        loaded = read_case(case, order.request.num_classes, order.coding)
-        samples.append(sample_object_voxels(loaded.image, loaded.labels, rng))
+        with tempfile.TemporaryDirectory() as folder:
+            loaded = read_case(case, order.request.num_classes, order.coding, Path(folder))
+            samples.append(sample_object_voxels(loaded.image, loaded.labels, rng))
     if not sum(part.shape[1] for part in samples):
         raise ConfigError("--ct_norm measures intensities inside the objects, but all masks are empty")
     return samples
+
+
+def sample_object_voxels(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return up to `SAMPLES` intensities (c, n) of `image` (c, z, y, x) where `mask` (z, y, x) is not 0."""
+    counts = np.zeros(len(mask), np.int64)
+    for z, plane in enumerate(mask):
+        counts[z] = np.count_nonzero(plane)
+        forget_pages(mask)
+    total = int(counts.sum())
+    chosen = rng.choice(total, SAMPLES, replace=False) if total > SAMPLES else np.arange(total)
+    before = np.cumsum(counts) - counts  # voxels of objects in the planes above
+    planes = np.searchsorted(before, chosen, "right") - 1
+    values = np.empty((len(image), len(chosen)))
+    for z in np.unique(planes):
+        mine = planes == z
+        inside = np.flatnonzero(mask[z])[chosen[mine] - before[z]]
+        values[:, mine] = image[:, z].reshape(len(image), -1)[:, inside]
+        forget_pages(mask)
+        forget_pages(image)
+    return values
 
 
 def _kind(channels: int, is_2d: bool) -> str:

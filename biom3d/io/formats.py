@@ -16,6 +16,7 @@ from biom3d.io.axes import native_dtype
 from biom3d.io.choice import Pick, Role, split_key, url_of, with_key
 from biom3d.io.dicom_files import is_series, is_volume_file, kind_of
 from biom3d.io.labels import values_of
+from biom3d.io.mapped import forget_pages, is_small, new_array, slabs
 from biom3d.io.volume import Header, LazyVolume, Volume
 
 # Suffix -> module of this folder; a suffix that ends another comes after it.
@@ -116,26 +117,30 @@ def read_header(path: Path | str, role: Role = "image", like: Header | None = No
         return lazy.header
 
 
-def read_volume(path: Path | str, role: Role = "image") -> Volume:
-    """Read a whole volume (c, z, y, x) into memory; `role` and errors as `open_volume`."""
+def read_volume(path: Path | str, role: Role = "image", folder: Path | None = None) -> Volume:
+    """Read a whole volume (c, z, y, x); `role` and errors as `open_volume`.
+
+    A large one becomes a memory map on the disk of `folder`, where that is given.
+    """
     with open_volume(path, role) as lazy:
-        return Volume(lazy.read(0, lazy.header.shape[1]), lazy.header)
+        return Volume(_read_all(lazy, folder), lazy.header)
 
 
-def read_labels(path: Path | str, like: Header | None = None) -> Volume:
+def read_labels(path: Path | str, like: Header | None = None, folder: Path | None = None) -> Volume:
     """Read a label volume (1, z, y, x) of integers; floats that hold whole numbers become integers.
 
-    `like` is the header of the image, as for `open_volume`.
+    `like` is the header of the image, as for `open_volume`. A large volume becomes a memory map on the disk of `folder`,
+    where that is given.
 
     Raises:
         DataError: as `open_volume`; more than one channel; values that are not whole numbers.
     """
     with open_volume(path, "mask", like) as lazy:
         require_one_channel(path, lazy.header)
-        volume = Volume(lazy.read(0, lazy.header.shape[1]), lazy.header)
+        volume = Volume(_read_all(lazy, folder), lazy.header)
     if volume.header.dtype.kind != "f":
         return volume
-    labels = _whole_numbers(volume.array, path)
+    labels = _whole_numbers(volume.array, path, folder)
     return Volume(labels, replace(volume.header, dtype=labels.dtype))
 
 
@@ -310,6 +315,18 @@ def _write(path: Path, array: np.ndarray, header: Header) -> None:
         cast(Format, importlib.import_module(f"biom3d.io.{module}")).write_volume(temporary, array, header)
 
 
+def _read_all(lazy: LazyVolume, folder: Path | None) -> np.ndarray:
+    header = lazy.header
+    channels, depth, height, width = header.shape
+    if folder is None or is_small(header.dtype, header.shape):
+        return lazy.read(0, depth)
+    array = new_array(folder, header.dtype, header.shape)
+    for z0, z1 in slabs(depth, channels * height * width * header.dtype.itemsize):
+        array[:, z0:z1] = lazy.read(z0, z1)
+        forget_pages(array)
+    return array
+
+
 def _suffix(path: Path) -> str:
     name = path.name.lower()
     return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
@@ -429,8 +446,9 @@ def _smallest_type(labels: np.ndarray) -> np.dtype:
     return np.result_type(np.min_scalar_type(low), np.min_scalar_type(high))
 
 
-def _whole_numbers(array: np.ndarray, path: Path | str) -> np.ndarray:
+def _whole_numbers(array: np.ndarray, path: Path | str, folder: Path | None) -> np.ndarray:
     """Return floats that hold whole numbers as the smallest integers; plane by plane, to spare memory."""
+    low, high = np.inf, -np.inf
     for z, plane in enumerate(array[0]):
         wrong = plane != np.rint(plane)  # NaN differs from itself; infinity is caught below
         wrong |= np.isinf(plane)
@@ -440,4 +458,11 @@ def _whole_numbers(array: np.ndarray, path: Path | str) -> np.ndarray:
                 f"'{path}': labels must be whole numbers, found {plane[y, x]} at z={z}, y={y}, x={x} "
                 f"(file type {array.dtype}); save the labels as integers"
             )
-    return array.astype(_smallest_type(array[0]))
+        low, high = min(low, plane.min()), max(high, plane.max())
+        forget_pages(array)
+    labels = new_array(folder, np.result_type(np.min_scalar_type(int(low)), np.min_scalar_type(int(high))), array.shape)
+    for z, plane in enumerate(array[0]):
+        labels[0, z] = plane
+        forget_pages(array)
+        forget_pages(labels)
+    return labels

@@ -7,8 +7,6 @@ import numpy as np
 
 from biom3d.config import Fingerprint, SpacingUm, Triple
 
-SAMPLES = 10_000  # voxels per volume for intensity percentiles
-
 
 def make_fingerprint(
     shapes: Sequence[tuple[int, int, int, int]],
@@ -38,14 +36,6 @@ def make_fingerprint(
         class_voxels=tuple(int(n) for n in class_voxels),
         **_intensities(samples),
     )
-
-
-def sample_object_voxels(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return up to `SAMPLES` intensities (c, n) of `image` (c, z, y, x) where `mask` (z, y, x) is not 0."""
-    inside = np.flatnonzero(mask)
-    if len(inside) > SAMPLES:
-        inside = rng.choice(inside, SAMPLES, replace=False)
-    return image.reshape(image.shape[0], -1)[:, inside].astype(np.float64)
 
 
 def _median_shape(

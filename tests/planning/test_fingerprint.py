@@ -1,6 +1,7 @@
 import numpy as np
 
-from biom3d.planning.fingerprint import SAMPLES, make_fingerprint, sample_object_voxels
+from biom3d.data.planner import SAMPLES, sample_object_voxels
+from biom3d.planning.fingerprint import make_fingerprint
 
 
 def test_the_median_shape_is_that_after_resampling():
