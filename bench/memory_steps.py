@@ -1,10 +1,10 @@
 """Peak memory and time of the steps around a prediction, beside those of an earlier commit.
 
   python bench/memory_steps.py --before 1cad2db --shape 96 1024 1024
-  python bench/memory_steps.py --shape 24 4096 4096 --steps preprocess quality      # the program of this folder alone
+  python bench/memory_steps.py --shape 24 4096 4096 --steps preprocess quality    # this folder's program alone
 
-Two volumes of 16 bits with masks of two classes, and labels that differ a little from the masks in place of a prediction.
-Peak memory is the kernel's own figure of the process. The table is printed, and put into bench/memory.md with --keep.
+Two volumes of 16 bits and of different voxel sizes, masks of two classes, and labels that differ a little from the
+masks in place of a prediction. Peak memory is the kernel's own figure of the process.
 """
 
 import argparse
@@ -20,19 +20,18 @@ import numpy as np
 import tifffile
 
 HERE = Path(__file__).parent
-TABLE = HERE / "memory.md"
-MARK, END = "<!-- steps -->\n", "<!-- end of steps -->\n"
 PAIR = "--path_pred pred --path_in images"
+DATA = "--img_path images --msk_path masks --num_classes 2"
 STEPS = {
-    "check": "check --img_path images --msk_path masks --num_classes 2",
-    "preprocess": "preprocess --img_path images --msk_path masks --num_classes 2 --desc m --out_dir OUT --plan_out p.yaml",
-    "preprocess, resampled": "preprocess --img_path images --msk_path masks --num_classes 2 --desc m --out_dir OUT "
-    "--plan_out p.yaml --base_config base.yaml",
+    "check": f"check {DATA}",
+    "preprocess": f"preprocess {DATA} --desc m --out_dir OUT --plan_out p.yaml --spacing 0.5 0.25 0.25",
+    "preprocess, resampled": f"preprocess {DATA} --desc m --out_dir OUT --plan_out p.yaml",
     "eval": "eval --path_pred pred --path_lab masks --num_classes 2 --out_csv OUT/m.csv",
     "quality": f"quality {PAIR} --out_csv OUT/q.csv",
     "export labels": f"export labels {PAIR} --out_dir OUT",
     "report overlay": f"report overlay {PAIR} --path_lab masks --num_classes 2 --out_dir OUT",
 }
+SPACINGS = {"a": 0.5, "b": 0.6}  # along z, µm; their median is in between
 
 
 def make_set(folder: Path, shape: Sequence[int]) -> None:
@@ -41,7 +40,6 @@ def make_set(folder: Path, shape: Sequence[int]) -> None:
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 60, (height, width), np.uint16)
     y, x = np.ogrid[:height, :width]
-    spacing = {"metadata": {"axes": "ZYX", "spacing": 0.5, "unit": "um"}, "resolution": (4.0, 4.0), "imagej": True}
 
     def labels(shift: int, z: int) -> np.ndarray:
         rings = ((y + shift) // 40 + (x + z) // 40) % 5
@@ -50,14 +48,18 @@ def make_set(folder: Path, shape: Sequence[int]) -> None:
     for part in ("images", "masks", "pred"):
         (folder / part).mkdir()
         shift = 2 if part == "pred" else 0
-        for name in "ab":
-            with tifffile.TiffWriter(folder / part / f"{name}.tif", imagej=True) as file:
-                planes = (labels(shift, z) for z in range(depth))
-                stack = planes if part != "images" else (np.roll(noise, z) + 50 * plane for z, plane in enumerate(planes))
-                dtype = np.uint16 if part == "images" else np.uint8
-                file.write(
-                    stack, shape=tuple(shape), dtype=dtype, resolution=spacing["resolution"], metadata=spacing["metadata"]
-                )
+        for name, spacing in SPACINGS.items():
+            planes = (labels(shift, z) for z in range(depth))
+            stack = planes if part != "images" else (np.roll(noise, z) + 50 * plane for z, plane in enumerate(planes))
+            tifffile.imwrite(
+                folder / part / f"{name}.tif",
+                stack,
+                shape=tuple(shape),
+                dtype=np.uint16 if part == "images" else np.uint8,
+                imagej=True,
+                resolution=(4.0, 4.0),
+                metadata={"axes": "ZYX", "spacing": spacing, "unit": "um"},
+            )
 
 
 def run(words: str, tree: Path, folder: Path) -> tuple[float, float] | None:
@@ -72,14 +74,6 @@ def run(words: str, tree: Path, folder: Path) -> tuple[float, float] | None:
         return (time.perf_counter() - start, usage.ru_maxrss * 1024) if status == 0 else None
 
 
-def write_base(folder: Path, tree: Path) -> None:
-    """Make the plan of another voxel size, 0.8 x that of the images."""
-    words = "plan --img_path images --num_classes 2 --desc m --out base.yaml --spacing 0.5 0.25 0.25"
-    subprocess.run([sys.executable, "-m", *f"biom3d.{words}".split()], cwd=folder, check=True, env={**os.environ, "PYTHONPATH": str(tree)})
-    lines = (folder / "base.yaml").read_text().replace("0.5", "0.625").replace("0.25", "0.3125")
-    (folder / "base.yaml").write_text(lines)
-
-
 def main() -> None:
     """Measure, print the table."""
     parser = argparse.ArgumentParser(description="Peak memory and time of the steps around a prediction.")
@@ -91,7 +85,9 @@ def main() -> None:
         folder, trees = Path(name), [HERE.parent]
         if args.before:
             (folder / "before").mkdir()
-            archive = subprocess.run(["git", "-C", HERE.parent, "archive", args.before, "biom3d"], check=True, stdout=-1)
+            archive = subprocess.run(
+                ["git", "-C", HERE.parent, "archive", args.before, "biom3d"], check=True, capture_output=True
+            )
             subprocess.run(["tar", "-x", "-C", folder / "before"], input=archive.stdout, check=True)
             trees.insert(0, folder / "before")
         make_set(folder, args.shape)

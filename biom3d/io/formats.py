@@ -129,8 +129,8 @@ def read_volume(path: Path | str, role: Role = "image", folder: Path | None = No
 def read_labels(path: Path | str, like: Header | None = None, folder: Path | None = None) -> Volume:
     """Read a label volume (1, z, y, x) of integers; floats that hold whole numbers become integers.
 
-    `like` is the header of the image, as for `open_volume`. A large volume becomes a memory map on the disk of `folder`,
-    where that is given.
+    `like` is the header of the image, as for `open_volume`. A large volume becomes a memory map on the disk of
+    `folder`, where that is given.
 
     Raises:
         DataError: as `open_volume`; more than one channel; values that are not whole numbers.
