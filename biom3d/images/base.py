@@ -9,8 +9,8 @@ from biom3d.engine import HERE, find_image, translated
 from biom3d.errors import ContainerError
 from biom3d.events import Reporter
 from biom3d.files import output_error, scratch_folder
-from biom3d.images.lock import note_base, read_lock
-from biom3d.images.plan import BasePlan, base_id, plan_base
+from biom3d.images.lock import base_id, note_base, read_lock
+from biom3d.images.plan import BasePlan, plan_base
 from biom3d.images.table import Table
 
 if TYPE_CHECKING:

@@ -3,6 +3,8 @@
 from biom3d.config import Plan
 from biom3d.models.unet import UNet
 
+__all__ = ["UNet", "build_network"]
+
 NETWORKS = {"UNet3D": UNet}
 
 

@@ -22,7 +22,7 @@ class Conv3d(nn.Conv3d):
         """Map (b, channels_in, z, y, x) to (b, channels_out, z/stride, y/stride, x/stride)."""
         if not (self.weight.requires_grad and torch.is_grad_enabled() and pads_beforehand(x, self)):
             return super().forward(x)
-        result: Tensor = PaddedBeforehand.apply(x, self.weight, list(self.stride), list(self.padding))
+        result: Tensor = PaddedBeforehand.apply(x, self.weight, list(self.stride), list(self.padding))  # type: ignore[no-untyped-call]
         return result
 
 

@@ -6,11 +6,12 @@ from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from biom3d.engine import translated
 from biom3d.errors import Biom3dError, LostConnection
 from biom3d.remote import gpus
 from biom3d.remote.container import GONE, Place, container_name, end_of, plan_container
 from biom3d.remote.ends import GRACE_S, LAST_LINES, REMOVED, End
-from biom3d.remote.engine import Facts, image_id, read_facts, translated
+from biom3d.remote.engine import Facts, image_id, read_facts
 from biom3d.remote.follow import Follower, shown_line, split_lines
 from biom3d.remote.host import Host, Say
 from biom3d.remote.job import LABEL

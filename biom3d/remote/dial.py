@@ -5,9 +5,9 @@ The SDK's own `ssh://` ignores jump hosts, ports and keys, and makes connections
 
 from typing import TYPE_CHECKING
 
+from biom3d.engine import explain, translated
 from biom3d.errors import ContainerError, LostConnection
 from biom3d.remote import commands
-from biom3d.remote.engine import explain, translated
 from biom3d.remote.site import Site, shown
 
 if TYPE_CHECKING:

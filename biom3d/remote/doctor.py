@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar, cast
 
+from biom3d.engine import translated
 from biom3d.errors import Biom3dError, ConfigError, HostError
 from biom3d.remote import questions
 from biom3d.remote.auth import find_person
-from biom3d.remote.engine import MB, read_facts, translated
+from biom3d.remote.engine import MB, read_facts
 from biom3d.remote.gpus import find_devices
 from biom3d.remote.host import Host
 from biom3d.remote.hostkeys import Person, read_known

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from biom3d.engine import connect, need_image, translated
-from biom3d.engine import explain as explain  # for those who speak to an engine in another way: dial.py
 
 if TYPE_CHECKING:
     import docker

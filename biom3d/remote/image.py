@@ -6,8 +6,8 @@ from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from biom3d import engine
+from biom3d.engine import translated
 from biom3d.images.archive import layers_of, stream_image
-from biom3d.remote.engine import translated
 
 if TYPE_CHECKING:
     import docker
