@@ -2,11 +2,11 @@
 
 import argparse
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NoReturn
 
 from biom3d.errors import Biom3dError, ConfigError
 from biom3d.sources import find_sources
@@ -58,22 +58,23 @@ def command(args: argparse.Namespace, words: Sequence[str], folder: Path) -> lis
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Start Snakemake and wait for it; return its exit code, 2 where it could not be started."""
+    """Become Snakemake: whoever stops this process stops it. Return 2 where it could not be started."""
     args, words = build_parser().parse_known_args(argv)
     try:
         if find_spec("snakemake") is None:
             raise ConfigError("Snakemake is not in this Python; `make setup` makes an environment with it")
-        words = command(args, [word for word in words if word != "--"], Path.cwd())
+        become(command(args, [word for word in words if word != "--"], Path.cwd()))
     except Biom3dError as error:
         print(f"run: error: {error}", file=sys.stderr)
         return error.exit_code
+
+
+def become(words: list[str]) -> NoReturn:
+    """Let this process be another program, which finds this Python first."""
     environ = os.environ | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])}
-    with subprocess.Popen(words, env=environ) as process:
-        while True:
-            try:
-                return process.wait()
-            except KeyboardInterrupt:  # Snakemake got it too, stops its jobs, and then ends
-                continue
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(words[0], words, environ)  # noqa: S606 - words of ours, no shell
 
 
 if __name__ == "__main__":

@@ -191,6 +191,9 @@ def test_a_second_person_is_told_who_works_and_can_neither_run_nor_unlock(starte
         assert "wait until it has ended, or ask " in told.stderr
     looked = run_snakemake("-n")
     assert looked.returncode == 0
+    assert f"(process {run.pid}) since 20" in looked.stderr
+    assert "It may do meanwhile what is told here" in looked.stderr
+    assert "cannot be locked" not in looked.stderr
     assert state("data/pred/n/B") == before
 
 
@@ -200,6 +203,10 @@ def test_the_next_run_needs_no_unlock_after_a_kill_and_ends_jobs_that_went_on(st
     run.wait()
     left = orphans.find(project)
     assert left
+    looked = run_snakemake("-n").stderr
+    assert "jobs of a run that was killed still work" in looked
+    assert "the next run ends them" in looked
+    assert "lock" not in looked
     result = run_snakemake("--cores", "2", PYTHONPATH=str(stand_in))
     assert result.returncode == 0, result.stderr
     assert f"jobs of a run that was killed still work (processes {', '.join(map(str, left))})" in result.stderr

@@ -72,7 +72,7 @@ def test_what_the_executor_says_of_a_failed_job_goes_before_its_log(tmp_path):
 def test_a_stopped_job_tells_where_it_goes_on(tmp_path):
     log = tmp_path / "a.log"
     log.write_text("train: epoch 7/8  loss 0.1\ntrain: stopped; run again\n")
-    assert told(start(), failure(log))[1:] == [f"FAILED check A: stopped; goes on after epoch 7 of 8; log: {log}"]
+    assert told(start(), failure(log))[1:] == [f"check A: stopped; goes on after epoch 7 of 8; log: {log}"]
 
 
 @pytest.mark.parametrize(

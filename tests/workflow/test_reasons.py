@@ -13,7 +13,7 @@ from biom3d.cli import COMMANDS
         ("train: error: before\ntrain: stopped; run again\n", End("stopped", "")),
         (
             "train: epoch 2/9  loss -0.1\ntrain: epoch 3/9 5/12, 0:01 left\ntrain: stopped; x\n",
-            End("stopped", "after epoch 2 of 9"),
+            End("stopped", "", "after epoch 2 of 9"),
         ),
         ("", End("silent", "it ended without a word: killed from outside, or no memory was left")),
     ],
@@ -26,6 +26,11 @@ def test_the_end_of_a_log(tmp_path, text, end):
 def test_the_last_line_of_what_was_killed_is_told(tmp_path):
     (tmp_path / "x.log").write_text("train: reading\nKilled\n\n")
     assert read_end(str(tmp_path / "x.log")).text.endswith("; last line: Killed")
+
+
+def test_where_a_training_goes_on_is_known_also_of_one_that_could_not_say_it(tmp_path):
+    (tmp_path / "x.log").write_text("train: epoch 2/9  loss -0.1\n")  # as in a container, whose `tee` ends first
+    assert read_end(str(tmp_path / "x.log")).progress == "after epoch 2 of 9"
 
 
 @pytest.mark.parametrize(

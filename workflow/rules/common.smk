@@ -5,9 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import snakemake.common as snakemake_common
-import snakemake.rules as snakemake_rules
-from biom3d_workflow import commands, kept, page, slurm
+from biom3d_workflow import commands, kept, page, slurm, snakemake_patches
 from biom3d_workflow.identity import Identities
 from biom3d_workflow.image import OTHERS, find_image, find_learner, needs_containers
 from biom3d_workflow.interpreter import find_obstacle, prefer_this_python
@@ -23,21 +21,10 @@ from biom3d_workflow.outcome import Run, find_unfinished
 from biom3d_workflow.problems import report_text
 from biom3d_workflow.project import load_project, wildcard
 from biom3d_workflow.software import find_software, step_numbers
-from snakemake.jobs import Job
-from snakemake.settings.enums import RerunTrigger
 
-# What makes a result old is the one parameter `identity`, and changed files: neither the wording of a rule nor a new
-# input of it. Here and not in profiles, so that plain `snakemake` does the same. Snakemake has no place to say it.
-type(workflow).rerun_triggers = property(
-    lambda self: {RerunTrigger.MTIME, RerunTrigger.PARAMS}
-    & set(self.dag_settings.rerun_triggers)
-)
-# It asks `inspect` for the parameters of the same functions some 15 times a job: a tenth of the time of a dry run.
-remembered = functools.cache(snakemake_rules.get_function_params)
-snakemake_rules.get_function_params = remembered
-snakemake_common.get_function_params = remembered
-# It makes the parameters of every job to ask for its conda environment; no rule has one.
-Job.conda_env_spec = None
+snakemake_patches.rerun_by_identity()
+snakemake_patches.remember_parameters()
+snakemake_patches.ask_for_no_conda()
 
 
 def settings_of(options):
@@ -155,16 +142,6 @@ def refuse_unready_slurm(name):
 def stop_rest_in_slurm():
     if executor() == slurm.EXECUTOR:
         slurm.stop_rest(Path.cwd(), lambda line: print(line, file=sys.stderr))
-
-
-def was_stopped():
-    """Whether a signal to Snakemake itself ended the run."""
-    return getattr(workflow.scheduler, "_user_kill", None) is not None
-
-
-def tell_outcome():
-    """The table, whatever happened."""
-    RUN.tell(was_stopped())
 
 
 def write_report():

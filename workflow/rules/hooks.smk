@@ -7,9 +7,9 @@ from biom3d_workflow import former, lock, makers, orphans, renamed, replaces
 from biom3d_workflow.announce import LOGGER, Announcer, Todo, ask, describe
 from biom3d_workflow.invocation import changes
 from biom3d_workflow.measured import fold_seconds
+from biom3d_workflow.stopping import Stopper, hear
 from snakemake.ioflags import is_flagged
 from snakemake.logging import logger
-from snakemake.settings.enums import Quietness
 
 
 def say(line):
@@ -32,10 +32,16 @@ def take_lock():
 
 
 def is_quiet():
-    """Nobody works here: neither another run nor jobs that outlived one."""
-    if lock.holder_text(Path.cwd()) or orphans.find(Path.cwd()):
-        return False
-    return OPTIONS.executor != slurm.EXECUTOR or not slurm.find_obstacle(Path.cwd())
+    """Nobody works here: neither another run nor jobs that outlived one; who does is told."""
+    if text := lock.holder_text(Path.cwd()):
+        say(f"{text}. It may do meanwhile what is told here")
+    elif left := orphans.find(Path.cwd()):
+        say(
+            f"{orphans.describe(left)}; the next run ends them, and goes on where they are"
+        )
+    else:
+        return OPTIONS.executor != slurm.EXECUTOR or not slurm.find_obstacle(Path.cwd())
+    return False
 
 
 def set_right():
@@ -108,8 +114,7 @@ def make_plan():
     settings = workflow.output_settings
     is_list = settings.printshellcmds or settings.verbose or settings.quiet
     if workflow.dryrun and not is_list:
-        # Snakemake ends a dry run here when it has to be quiet about both; its list of 2,000 rows has 30,000 lines.
-        object.__setattr__(settings, "quiet", {Quietness.RULES, Quietness.PROGRESS})
+        snakemake_patches.end_after_plan(workflow)
         plan += "\n\nNothing was done (-n). The list of all jobs: add -p"
     return plan, replaced
 
@@ -132,6 +137,11 @@ def agree(plan, replaced):
             raise ConfigurationError(str(error)) from None
 
 
+def tell_outcome():
+    """The table, whatever happened."""
+    RUN.tell(STOPPER.was_asked)
+
+
 HAS_OUR_LOGGER = LOGGER in workflow.output_settings.log_handler_settings
 OPTIONS = command_line() if workflow.is_main_process else None
 if OPTIONS is None or (looks_only(OPTIONS) and not changes(OPTIONS)):
@@ -139,6 +149,7 @@ if OPTIONS is None or (looks_only(OPTIONS) and not changes(OPTIONS)):
 elif changes(OPTIONS):
     take_lock()
 elif OPTIONS.dryrun:
+    snakemake_patches.look_without_lock()
     if is_quiet():  # sets right too, so that it says what a run would do
         set_right()
     if not HAS_OUR_LOGGER:  # else the plan says it
@@ -160,7 +171,9 @@ if OPTIONS is not None and not looks_only(OPTIONS):
     for line in makers.describe(PROJECT, IDENTITIES.numbers):
         say(line)
 
+STOPPER = Stopper(say)
 if workflow.is_main_process:
+    hear()
     # Snakemake now makes its graph, of objects that all stay: looking for garbage in it takes a quarter of the time.
     gc.disable()
     if HAS_OUR_LOGGER:
@@ -175,17 +188,21 @@ onstart:
         tell_replaced()
     keep_old_results()
     RUN.start()
+    if workflow.is_main_process:
+        STOPPER.listen(workflow.local_exec)
 
 
 onsuccess:
+    STOPPER.end()
     tell_outcome()
     kept.settle(say)
     write_report()
 
 
 onerror:
+    STOPPER.end()
     stop_rest_in_slurm()
-    if not (was_stopped() and Path("results/summary.csv").exists()):
+    if not (STOPPER.was_asked and Path("results/summary.csv").exists()):
         RUN.summarise_passed()  # else the summaries of before stay
     tell_outcome()
     kept.settle(say)

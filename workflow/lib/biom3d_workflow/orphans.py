@@ -33,12 +33,17 @@ def find(folder: Path, proc: Path = Path("/proc")) -> list[int]:
     return sorted(found)
 
 
+def describe(left: list[int]) -> str:
+    """Say what these processes are."""
+    return f"jobs of a run that was killed still work (processes {', '.join(map(str, left))})"
+
+
 def end(folder: Path, say: Callable[[str], None]) -> None:
     """End them, so that this run can go on where they are."""
     left = find(folder)
     if not left:
         return
-    say(f"jobs of a run that was killed still work (processes {', '.join(map(str, left))}); this run goes on with them")
+    say(f"{describe(left)}; they are ended, and this run goes on where they are")
     for sign in (signal.SIGTERM, signal.SIGKILL):
         for pid in left:
             with suppress(ProcessLookupError, PermissionError):

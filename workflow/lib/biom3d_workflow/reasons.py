@@ -39,10 +39,14 @@ SENTENCES = (
 
 @dataclass(frozen=True)
 class End:
-    """How a step ended, by its log: with an error, stopped by a signal, or without a word; and what it said."""
+    """How a step ended, by its log: with an error, stopped by a signal, or without a word; and what it said.
+
+    `progress`: where a training goes on. In a container a signal also ends what copies the step's last words.
+    """
 
     kind: Literal["error", "stopped", "silent"]
     text: str
+    progress: str = ""
 
 
 def read_end(log: str) -> End:
@@ -54,11 +58,12 @@ def read_end(log: str) -> End:
     starts = [number for number, line in enumerate(lines) if ERROR.match(line)]
     stops = [number for number, line in enumerate(lines) if STOPPED.match(line)]
     if stops and stops[-1] > (starts[-1] if starts else -1):
-        return End("stopped", progress(lines))
+        return End("stopped", "", progress(lines))
     if starts:
         return End("error", first_problem(lines[starts[-1] :]))
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    return End("silent", f"{SILENT}; last line: {re.sub(f'^{STEP}: ', '', last)}" if last else SILENT)
+    text = f"{SILENT}; last line: {re.sub(f'^{STEP}: ', '', last)}" if last else SILENT
+    return End("silent", text, progress(lines))
 
 
 def progress(lines: Iterable[str]) -> str:

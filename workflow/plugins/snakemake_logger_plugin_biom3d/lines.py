@@ -19,6 +19,7 @@ NOISE = (
     "Select jobs to execute",
     "Execute ",
     "Shutting down, this might take some time",
+    "Terminating processes on user request",
     "This was a dry-run",
     "Some jobs were triggered by provenance information",
     "Rules with provenance triggered jobs",
@@ -41,6 +42,7 @@ HIDDEN = frozenset(
         *(LogEvent.DEBUG_DAG, LogEvent.RULEGRAPH, LogEvent.GROUP_INFO),
     }
 )
+STOPPED = "stopped"
 FINAL_TARGETS = ("all", "report")
 
 
@@ -103,7 +105,8 @@ class Teller:
 
     def _failure(self, record: Any) -> str:
         words, _ = self._running.pop(record.jobid, (record.rule_name, 0.0))
-        return f"FAILED {words}: {_reason(record.log, record.rule_msg)}"
+        reason = _reason(record.log, record.rule_msg)
+        return f"{words}: {reason}" if reason.startswith(STOPPED) else f"FAILED {words}: {reason}"
 
     def _group_failure(self, record: Any) -> str:
         logs = [log for job in record.job_error_info for log in job["log"]]
@@ -133,7 +136,9 @@ def _reason(logs: Iterable[str], message: Any) -> str:
     except ImportError:  # another workflow than ours
         return f"log: {log}" if log else "no log"
     end = read_end(log)
-    text = f"stopped; goes on {end.text or 'from what is done'}" if end.kind == "stopped" else in_our_words(end.text)
+    text = (
+        f"{STOPPED}; goes on {end.progress or 'from what is done'}" if end.kind == "stopped" else in_our_words(end.text)
+    )
     return f"{text}; log: {log}" if log else text
 
 
