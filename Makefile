@@ -92,6 +92,8 @@ bench-peers: setup  ## measure our steps beside the real Biom3d 0.1.2; puts the 
 bench-remote: setup  ## measure staging against rsync on emulated lines; as root; EMULATOR=PROGRAM, see bench/transport.md
 	$(PY) bench/transport.py --emulator "$(EMULATOR)"
 	$(PY) bench/jobs.py --emulator "$(EMULATOR)"
+	$(PY) bench/gate.py
+	$(PY) bench/many.py
 
 lock: setup  ## write requirements/*.lock anew after a change in pyproject.toml; UPGRADE=1 for new versions
 	bash requirements/lock.sh

@@ -7,6 +7,7 @@ file; the same client finds it again, and `biom3d remote clean` strikes out thos
 import hashlib
 import socket
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -22,6 +23,7 @@ _JOIN = made(
     "join",
     f"""
 mkdir -p -- "$1" && cd -- "$1" && mkdir -p {CLAIMS} {WORK} && : >"{CLAIMS}/$2" || exit
+stat -f --printf '%a %S\\n' . 2>/dev/null || echo
 cat {EXIT} 2>/dev/null || true
 """,
     "job",
@@ -32,11 +34,14 @@ _LEAVE = made(
     f"""
 cd -- "$1" 2>/dev/null || exit 0
 rm -f -- "{CLAIMS}/$2"
-ls -A {CLAIMS} 2>/dev/null
+others=$(ls -A {CLAIMS} 2>/dev/null)
+if [ -n "$others" ]; then echo "$others"; exit; fi
+if [ "$3" = go ]; then cd .. && exec rm -rf -- "$1"; fi
 {{ rmdir {CLAIMS} {WORK}; cd .. && rmdir -- "$1"; }} 2>/dev/null; true
 """,
     "job",
     "client",
+    "then",
 )
 _NOTE_CANCEL = made(
     "note_cancel",
@@ -73,17 +78,33 @@ def client_name(records: Path) -> str:
     return hashlib.sha256(f"{socket.gethostname()}:{records.absolute()}".encode()).hexdigest()[:16]
 
 
-def join(host: Host, folder: PurePosixPath, client: str) -> int | None:
-    """Say that `client` follows the job in `folder`, which is made; return the job's exit code if it has one."""
+@dataclass(frozen=True)
+class Joined:
+    """What a client learns that joins a job: the exit code, if the job has one, and the free space of the disk."""
+
+    code: int | None
+    free_bytes: int
+
+
+def join(host: Host, folder: PurePosixPath, client: str) -> Joined:
+    """Say that `client` follows the job in `folder`, which is made."""
     done = host.run(_JOIN.line(folder, client), repeat=True)
     _raise_if_failed(host, done)
-    text = done.out.strip()
-    return int(text) if text.isdigit() else None
+    disk, _, code = done.out.partition(b"\n")
+    blocks, _, size = disk.partition(b" ")
+    # A `stat` that is not GNU's says nothing.
+    free = int(blocks) * int(size) if blocks.isdigit() and size.isdigit() else host.free_bytes()
+    return Joined(int(code) if code.strip().isdigit() else None, free)
 
 
-def leave(host: Host, folder: PurePosixPath, client: str) -> bool:
-    """Say that `client` is done with the job; return whether it was the last one. A folder without anything goes."""
-    done = host.run(_LEAVE.line(folder, client), repeat=True)
+def leave(host: Host, folder: PurePosixPath, client: str, is_removed: bool = False) -> bool:
+    """Say that `client` is done with the job; return whether it was the last one.
+
+    Then a folder without anything goes; `is_removed`: any, with all that is in it.
+    """
+    done = host.run(_LEAVE.line(folder, client, "go" if is_removed else "stay"), repeat=True)
+    if is_removed and not host.is_here:  # what an engine left here as another user is no reason to fail
+        _raise_if_failed(host, done)
     return not done.out.strip()
 
 

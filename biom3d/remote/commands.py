@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from biom3d.errors import HostError
+from biom3d.remote.job import RUN, STEPS
 from biom3d.remote.template import START as START  # for those that have a few lines of their own
 from biom3d.remote.template import Template, made
 
@@ -371,6 +372,26 @@ mkdir -p -- "$folder" && set -C && cat >"$new" && [ "$(wc -c <"$new")" -eq "$3" 
 def write_file(path: PurePosixPath, temporary: str, size: int) -> str:
     """Write standard input to a file; it appears when all of it is there."""
     return _WRITE_FILE.line(path, temporary, size)
+
+
+_WRITE_SCRIPTS = made(
+    "write_scripts",
+    f"""
+mkdir -p -- "$1" && cd -- "$1" && set -C || exit
+{{ head -c "$3" >".$2-1" && head -c "$4" >".$2-2" && [ "$(cat ".$2-1" ".$2-2" | wc -c)" -eq $(($3 + $4)) ] &&
+  mv -fT -- ".$2-1" {STEPS} && mv -fT -- ".$2-2" {RUN}; }} || {{ rm -f -- ".$2-1" ".$2-2"; exit 1; }}
+""",
+    "job",
+    "temporary",
+    "number",
+    "number",
+    stdin="bytes",
+)
+
+
+def write_scripts(folder: PurePosixPath, temporary: str, steps_size: int, run_size: int) -> str:
+    """Write both scripts of a job, which come on standard input; each appears when all of it is there."""
+    return _WRITE_SCRIPTS.line(folder, temporary, steps_size, run_size)
 
 
 _READ_FILE = made("read_file", '[ -e "$1" ] || exit 66; cat -- "$1"', "tree")

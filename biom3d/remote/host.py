@@ -108,6 +108,10 @@ class Host(Protocol):
         """Write a small file on the host, atomically; folders are made."""
         ...
 
+    def write_scripts(self, folder: PurePosixPath, steps: bytes, run: bytes) -> None:
+        """Write both scripts of the job that works in `folder`; each appears when all of it is there."""
+        ...
+
     def read(self, path: PurePosixPath) -> bytes | None:
         """Return the content of a small file on the host, None if it is not there."""
         ...
@@ -132,6 +136,10 @@ class Host(Protocol):
 
     def let_go(self, names: Iterable[str]) -> None:
         """Remove these contents, which were held, unless a job has them."""
+        ...
+
+    def keep(self, folder: PurePosixPath) -> None:
+        """Let later jobs use what was brought from a job's folder after that is removed, where it saves sending it."""
         ...
 
     def remove(self, folder: PurePosixPath) -> None:

@@ -9,6 +9,7 @@ import json
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -27,7 +28,6 @@ from biom3d.remote.job import (
     EXIT,
     LABEL,
     RUN,
-    STEPS,
     TIME_LIMIT,
     JobSpec,
     fit,
@@ -152,6 +152,7 @@ class Life:
         self._follower = runner.runtime.follow(job.id, say)
         self._starts = 0
         self._starter = ""  # of what runs, if that is somebody else
+        self._free_bytes = 0  # of the host's disk, when we joined the job
         self.heard = 0.0  # when the host last answered
 
     def live(self) -> None:
@@ -166,7 +167,7 @@ class Life:
                 raise self._error("stopped before it began")
             if end is not None:
                 self._say("killed from outside; starts again")
-                claims.join(self._host, self._job.folder, self._runner.client)
+                self._join_folder()
             try:
                 self._start()
             except ContainerError as error:
@@ -212,7 +213,7 @@ class Life:
 
     def _take_up(self) -> End | None:
         """Return the end of the job if it runs already or has ended well; None if it is to be started."""
-        code = claims.join(self._host, self._job.folder, self._runner.client)
+        code = self._join_folder()
         found = self._runtime.find(self._job.id)
         self.heard = time.monotonic()
         if found is None:
@@ -226,6 +227,12 @@ class Life:
             return found.end
         self._runtime.remove(self._job.id)
         return None
+
+    def _join_folder(self) -> int | None:
+        """Say on the host that we follow the job; return its exit code, if it has one."""
+        joined = claims.join(self._host, self._job.folder, self._runner.client)
+        self._free_bytes = joined.free_bytes
+        return joined.code
 
     def _follow(self) -> End:
         """Return the end of the job; what it wrote down itself counts, if nobody else knows."""
@@ -251,8 +258,8 @@ class Life:
         except (DataError, TransferError):
             claims.leave(self._host, job.folder, self._runner.client)
             raise
-        self._host.write(job.folder / STEPS, steps_script(job.spec.commands).encode())
-        self._host.write(job.folder / RUN, supervisor_script(job.spec.resources).encode())
+        scripts = steps_script(job.spec.commands), supervisor_script(job.spec.resources)
+        self._host.write_scripts(job.folder, *(script.encode() for script in scripts))
         launch = self._wait_for_room(Launch(job.spec, job.id, job.software, job.folder, job.entries, mounts, ()))
         try:
             found = self._runtime.find(job.id)
@@ -311,8 +318,8 @@ class Life:
     def _collect(self, end: End) -> None:
         """Bring outputs and logs back, then clean up; a failed job brings its logs and keeps its folder to go on in."""
         job = self._job
-        self._bring(job.spec.logs)
         if end.code != 0:
+            self._bring(job.spec.logs)
             raise self._fail(end)
         missing = self._bring_outputs()
         if missing and self._host.read(job.folder / RUN) is None:
@@ -363,12 +370,16 @@ class Life:
                 log.write(f"job: error: {cause_of(self._job.spec, end)}\n")
 
     def _clean(self) -> None:
-        self._runtime.remove(self._job.id)  # whoever else follows it finds exit code and results in the folder
+        with ThreadPoolExecutor(1) as beside:
+            keeping = beside.submit(self._host.keep, self._job.folder)
+            self._runtime.remove(self._job.id)  # whoever else follows it finds exit code and results in the folder
+            keeping.result()
         if self._job.spec.stays and not self._host.is_here:
             return  # the folder is held until `Runner.release`
-        if claims.leave(self._host, self._job.folder, self._runner.client):
-            if self._runner.keep == "all":
-                claims.set_aside(self._host, self._job.folder)
+        is_kept = self._runner.keep == "all"
+        is_last = claims.leave(self._host, self._job.folder, self._runner.client, is_removed=not is_kept)
+        if is_last and is_kept:
+            claims.set_aside(self._host, self._job.folder)
             self._host.remove(self._job.folder)
 
     def _note_arrival(self) -> None:
@@ -391,10 +402,11 @@ class Life:
         return f", started by {self._starter}" if self._starter else ""
 
     def _bring_outputs(self) -> tuple[str, ...]:
-        """Bring the outputs, and have held what stays on the host; return the names that are not there."""
+        """Bring logs and outputs, and have held what stays on the host; return the outputs that are not there."""
         spec = self._job.spec
         stays = () if self._host.is_here else spec.stays
-        missing = self._bring([name for name in spec.outputs if name not in stays])
+        names = (*spec.logs, *(name for name in spec.outputs if name not in stays))
+        missing = tuple(name for name in self._bring(names) if name not in spec.logs)
         if not stays:
             return missing
         kept = self._host.hold(self._job.folder, [(name, self._workdir / name) for name in stays])
@@ -410,7 +422,7 @@ class Life:
         return JobError(f"job '{self._job.spec.name}' on {self._host.name}: {what}")
 
     def _check_disk(self) -> None:
-        free_mb = self._host.free_bytes() // MB
+        free_mb = self._free_bytes // MB
         wanted_mb = self._job.spec.resources.disk_mb
         if free_mb < wanted_mb:
             raise HostError(

@@ -12,7 +12,7 @@ from biom3d.files import atomic_path, output_error, remove, replace
 from biom3d.remote import engine
 from biom3d.remote.held import Held, gone, stood_for
 from biom3d.remote.host import Entry, Finished, Mount, Say
-from biom3d.remote.job import WORK
+from biom3d.remote.job import RUN, STEPS, WORK
 
 if TYPE_CHECKING:
     import docker
@@ -79,6 +79,11 @@ class LocalHost:
         with atomic_path(Path(path)) as temporary:
             temporary.write_bytes(content)
 
+    def write_scripts(self, folder: PurePosixPath, steps: bytes, run: bytes) -> None:
+        """Write both scripts of a job."""
+        self.write(folder / STEPS, steps)
+        self.write(folder / RUN, run)
+
     def read(self, path: PurePosixPath) -> bytes | None:
         """Return the content of a small file, None if it is not there."""
         try:
@@ -115,6 +120,9 @@ class LocalHost:
     def let_go(self, names: Iterable[str]) -> None:
         """Nothing is held."""
         raise AssertionError(names)
+
+    def keep(self, folder: PurePosixPath) -> None:
+        """Nothing was brought: outputs were renamed into their places."""
 
     def remove(self, folder: PurePosixPath) -> None:
         """Remove a job's folder."""

@@ -2,7 +2,7 @@
 
 import threading
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -118,12 +118,18 @@ class SSHHost:
 
     def write(self, path: PurePosixPath, content: bytes) -> None:
         """Write a small file on the host, atomically; folders are made."""
+        self._put(lambda temporary: commands.write_file(path, temporary, len(content)), content)
+
+    def write_scripts(self, folder: PurePosixPath, steps: bytes, run: bytes) -> None:
+        """Write both scripts of a job in one command."""
+        self._put(lambda new: commands.write_scripts(self._own(folder), new, len(steps), len(run)), steps + run)
+
+    def _put(self, line_for: Callable[[str], str], content: bytes) -> None:
         site = self._look()[0]
 
         def attempt() -> Finished:
             # A name of its own for each: what is left of one that was cut off must not take away the next one's file.
-            temporary = f"tmp-{uuid.uuid4().hex[:12]}"
-            with self._pool.start(commands.write_file(path, temporary, len(content))) as command:
+            with self._pool.start(line_for(f"tmp-{uuid.uuid4().hex[:12]}")) as command:
                 return command.complete(content)
 
         done = self._pool.again(attempt)
@@ -168,10 +174,14 @@ class SSHHost:
         site = self._look()[0]
         site.ask(questions.drop_unused(site.root), zero_ended(map(store_name, names)))
 
+    def keep(self, folder: PurePosixPath) -> None:
+        """Put into the store what was brought from a job's folder."""
+        self._look()[2].keep(self._own(folder))
+
     def remove(self, folder: PurePosixPath) -> None:
         """Remove a job's folder; what was brought from it stays in the store."""
-        site, _, collector = self._look()
-        collector.keep(self._own(folder))
+        site = self._look()[0]
+        self.keep(folder)
         site.ask(commands.remove_folder(folder))
 
     def close(self) -> None:

@@ -28,6 +28,7 @@ WORDS = {
     "variable": re.compile("[A-Z][A-Z0-9_]*=[ -~]*"),
     "attempt": re.compile("[!-~ ]{0,200}"),
     "packing": re.compile("plain|gzip|zstd"),
+    "then": re.compile("stay|go"),
     "kind": re.compile(r"images|masks|\."),
 }
 # Messages in English, so that we can read them; folders that not every sshd has in its PATH.

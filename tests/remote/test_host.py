@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from biom3d.errors import DataError, HostError
+from biom3d.remote import commands
+from biom3d.remote.job import RUN, STEPS
 from biom3d.remote.local import LocalHost
 from tests.remote.server import names_in
 
@@ -51,6 +53,23 @@ def test_a_small_file_is_read_as_it_was_written(host, name):
     host.write(path, b"two")
     assert host.read(path) == b"two"
     assert names_in(path.parent) == [path.name]
+
+
+def test_both_scripts_of_a_job_are_written_and_replaced(host):
+    for steps, run in ((b"\x00one\n", b"a" * 100_000), (b"", b"two")):
+        host.write_scripts(job_folder(host), steps, run)
+        assert (host.read(job_folder(host) / STEPS), host.read(job_folder(host) / RUN)) == (steps, run)
+    assert names_in(job_folder(host)) == sorted([STEPS, RUN])
+
+
+@pytest.mark.system
+def test_scripts_that_do_not_arrive_whole_replace_nothing(ssh_host):
+    folder = job_folder(ssh_host)
+    ssh_host.write_scripts(folder, b"steps", b"run")
+    done = ssh_host.run(commands.write_scripts(folder, "tmp-" + "0" * 12, 5, 4), stdin=b"stepsru")
+    assert done.code
+    assert (ssh_host.read(folder / STEPS), ssh_host.read(folder / RUN)) == (b"steps", b"run")
+    assert names_in(folder) == sorted([STEPS, RUN])
 
 
 def test_a_file_that_is_not_there_is_nothing(host):

@@ -29,7 +29,7 @@ from biom3d.server.gatefile import render_gate
 from biom3d.server.report import report_month
 from tests.remote.conftest import Client, account, server
 from tests.remote.server import names_in, wait_for
-from tests.server.gated import SOCKET, Door, opened, under_way
+from tests.server.gated import BY_NAME, SOCKET, Door, opened, under_way
 
 __all__ = ["account", "server"]
 pytestmark = pytest.mark.system
@@ -82,6 +82,16 @@ def test_a_whole_job_runs_through_the_gate(door, host, tmp_path, base_image):
     assert (tmp_path / "out" / "zero").stat().st_size == 70_000_000
     assert names_in(door.root / "jobs") == names_in(door.root / "tmp") == []
     assert refusals(door) == []
+
+
+def test_a_small_job_takes_few_commands(door, host, tmp_path, base_image):
+    for number in range(2):
+        before = len(door.notes())
+        run_job(host, tmp_path, base_image, f"echo {number} | tee log >'out/a b'")
+    done = [note["what"] for note in door.notes()[before:] if note["what"] in BY_NAME]
+    # Each costs a process of the gate and a round trip.
+    first, last = ["join", "write_scripts", "list_marked", "list_outputs"], ["keep_outputs", "leave"]
+    assert done in ([*first, "send_files", *last], [*first, *last])
 
 
 def test_the_bill_names_person_job_and_exit_code(door, host, tmp_path, base_image):

@@ -69,7 +69,13 @@ def arguments_of(gate, template: Template) -> list[str]:
     fitting |= {"leases": "/tmp/biom3d-gpus", "number": "1", "key": "a" * 64, "small": "up-" + "0" * 12}
     fitting |= {"big": f"big-{'a' * 64}-{'0' * 12}", "temporary": "tmp-" + "0" * 12, "device": "0", "tool": "tar"}
     fitting |= {"hasher": "sha256sum -b", "client": "a" * 16, "job-id": "a" * 24, "packing": "plain", "kind": "images"}
-    fitting |= {"environment": f"{gate.workdir}/env", "mark": "biom3d.job={}", "variable": "A=b", "attempt": "1 2"}
+    fitting |= {
+        "environment": f"{gate.workdir}/env",
+        "mark": "biom3d.job={}",
+        "variable": "A=b",
+        "attempt": "1 2",
+        "then": "go",
+    }
     return [fitting[kind.rstrip("*")] for kind in template.kinds]
 
 
