@@ -22,6 +22,7 @@ from biom3d.remote.processes import PREFIX, find_marked, mark, read_marked
 from biom3d.remote.runtime import Found
 from biom3d.remote.venv import Environment, Venv, plan_links, read_description, read_end, refuse_image
 from tests.remote.server import names_in
+from tests.remote.server import wait_for as until
 from tests.remote.test_gpus import two_gpus
 from tests.remote.test_lifecycle import contained, in_thread, processes_of, unpacked, wait_for
 
@@ -294,10 +295,7 @@ def test_a_lease_is_held_as_long_as_the_job_runs(unpacked, two_gpus):
     thread = threading.Thread(target=unpacked.runner.run, args=arguments)
     thread.start()
     work = work_of(unpacked)
-    end = time.monotonic() + 20
-    while gpus.find_free(unpacked.host, ("0", "1")) != ("1",):
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    until(lambda: gpus.find_free(unpacked.host, ("0", "1")) == ("1",), "the lease")
     (work / "go").touch()
     thread.join(60)
     assert gpus.find_free(unpacked.host, ("0", "1")) == ("0", "1")
