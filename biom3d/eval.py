@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from biom3d.cli import run_step, step_parser, text_file
 from biom3d.config import MAX_CLASSES, SpacingUm
-from biom3d.data.predictions import KINDS, TRAINING, UNKNOWN, read_prediction
+from biom3d.data.predictions import KINDS, TRAINING, UNKNOWN, read_left_out, read_prediction
 from biom3d.errors import ConfigError, DataError
 from biom3d.events import Reporter
 from biom3d.files import write_csv, write_json
 from biom3d.options import (
     add_coding_options,
     add_key_options,
+    add_skip_option,
     add_spacing_option,
     add_strict_option,
     coding_from,
@@ -75,13 +76,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out_json", type=text_file, metavar="FILE", help="write the same rows and the means")
     add_key_options(parser, "msk")
     add_strict_option(parser)
+    add_skip_option(parser)
     add_spacing_option(parser)
     return parser
 
 
 def execute(args: argparse.Namespace, report: Reporter) -> None:
     """Score all pairs, write the files, print the table."""
+    from biom3d.data.pairing import refuse
     from biom3d.data.remarks import tell_passed_over
+    from biom3d.prediction.parts import is_bad
 
     if not 1 <= args.num_classes <= MAX_CLASSES:
         raise ConfigError(f"--num_classes {args.num_classes}: wanted 1 to {MAX_CLASSES}")
@@ -90,16 +94,29 @@ def execute(args: argparse.Namespace, report: Reporter) -> None:
     rows: list[Row] = []
     tell_passed_over([args.path_lab], report)
     pairs = find_pairs(args.path_pred, args.path_lab, report, args.msk_key)
+    left_out: dict[str, str] = {}
     for pair in report.track(pairs, "cases", unit="case"):
-        for row in score_pair(pair, args, spacing, report):
+        try:
+            found = score_pair(pair, args, spacing, report)
+        except DataError as error:
+            if not (args.skip_bad and is_bad(pair.second, error)):
+                raise
+            left_out[pair.name] = str(error)
+            report.warn(f"no score of '{pair.name}': {error}")
+            continue
+        for row in found:
             report.event("case", **row)
             rows.append(row)
+    if not rows:
+        refuse(list(left_out.values()), "the truth")
+    pairs = [pair for pair in pairs if pair.name not in left_out]
     means = means_by_kind(rows, columns)
     _tell_kinds(means, report)
     if args.out_csv:
         write_csv(args.out_csv, list(rows[0]), rows, digits=4)
     if args.out_json:
         result = {"num_classes": args.num_classes, "cases": rows, "means": means}
+        result |= {"left_out": left_out} if left_out else {}
         only = {"mean": next(iter(means.values()))} if len(means) == 1 else {}  # kinds are never mixed
         write_json(args.out_json, result | only)
     report.event("done", cases=len(rows) // args.num_classes, means=means)
@@ -118,12 +135,14 @@ def unit_of(pairs: Sequence["Pair"]) -> str:
 def find_pairs(predictions: Path, truth: Path, report: Reporter, key: str | None = None) -> list["Pair"]:
     """Pair predictions and truth by name; predictions without one are told, truth without prediction is a DataError."""
     from biom3d.data.pairing import match_volumes, quoted
+    from biom3d.io import volume_name
 
     found = match_volumes(predictions, truth, ("prediction", "truth"), key, is_partial=True)
-    if found.unused:
+    known = {volume_name(Path(name)) for name in read_left_out(predictions)}  # pred has said why
+    if unused := [name for name in found.unused if name not in known]:
         raise DataError(
-            f"{len(found.unused)} true volume(s) in '{truth}' without a prediction in '{predictions}': "
-            f"{quoted(found.unused)}; predict them, or give a folder with the truth of these predictions only"
+            f"{len(unused)} true volume(s) in '{truth}' without a prediction in '{predictions}': "
+            f"{quoted(unused)}; predict them, or give a folder with the truth of these predictions only"
         )
     if found.alone:
         count = f"{len(found.alone)} of {len(found.alone) + len(found.pairs)} predictions"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from biom3d.cli import run_step, step_parser
 from biom3d.compat.options import add_foreign_options, answer_foreign_options
 from biom3d.config import SpacingUm
-from biom3d.data.predictions import CROSS_VALIDATED, RECORD, TRAINING, Prediction, described
+from biom3d.data.predictions import CROSS_VALIDATED, LEFT_OUT, RECORD, TRAINING, Prediction, described
 from biom3d.errors import Biom3dError, ConfigError, DataError, OutputError
 from biom3d.events import Reporter
 from biom3d.files import is_taken, output_error, remove, scratch_folder, write_json
@@ -62,6 +62,7 @@ class PredictOptions:
     as the program that made the model. A model of Biom3d may itself ask for mirrored views, which `plain` forbids,
     and for a `keep`, which counts where none is given here. `precision` is "auto", 16-bit numbers where the device is
     fast at them, or "float32". `every_model` asks those too that learned from a volume; `scores` keeps the scores.
+    `skip_bad` leaves out images that are bad; `earlier` is a folder of predictions: those by the same model are taken.
     """
 
     mirror: bool = False
@@ -73,6 +74,8 @@ class PredictOptions:
     img_key: str | None = field(default=None, repr=False)  # counts for each image, see `_content_key`
     every_model: bool = field(default=False, repr=False)  # not in the identity of predictions made before there was it
     scores: bool = field(default=False, repr=False)
+    skip_bad: bool = field(default=False, repr=False)  # neither decides what is in a prediction
+    earlier: Path | None = field(default=None, repr=False)
 
     def identity(self) -> str:
         """Return a text that tells options apart that give other results."""
@@ -145,6 +148,17 @@ def build_parser() -> argparse.ArgumentParser:
     add_key_options(parser, "img")
     add_strict_option(parser)
     parser.add_argument(
+        "--skip_bad",
+        action="store_true",
+        help="leave out images that are damaged or cannot be segmented otherwise, say which, and go on with the rest",
+    )
+    parser.add_argument(
+        "--earlier",
+        type=Path,
+        metavar="DIR",
+        help="predictions of another run: those by the same model of images that have not changed are taken from there",
+    )
+    parser.add_argument(
         "--models",
         dest="ask",
         choices=["unseen", "all"],
@@ -183,6 +197,8 @@ def execute(args: argparse.Namespace, report: Reporter) -> None:
         img_key=args.img_key,
         every_model=args.ask == "all",
         scores=args.scores,
+        skip_bad=args.skip_bad,
+        earlier=args.earlier,
     )
     prepare_cpu(args.threads)
     report.event("device", **describe_device(choose_device()))
@@ -211,12 +227,14 @@ def predict_folder(
     """Write one label volume per image into `folder`; volumes that this model already wrote there are kept.
 
     `is_ours` says that nobody else writes there, so that what is left of another model may be replaced. An image
-    that cannot be predicted does not stop the others; all problems are raised together at the end. A result that
+    that cannot be predicted does not stop the others; all problems are raised together at the end, unless bad ones are
+    to be left out. A result that
     cannot be written does: the next could not either. `memory_gb` limits
     the memory of this process, None: what is there.
     """
     from biom3d.data.remarks import tell_passed_over
     from biom3d.io import list_volumes, result_name, volume_file
+    from biom3d.prediction.parts import is_bad, take_over
 
     paths = list_volumes(images, options.img_key)
     is_one = len(paths) == 1 and volume_file(paths[0]) == volume_file(images)
@@ -226,7 +244,12 @@ def predict_folder(
     model = load_model(runs, options)
     record = _open_record(folder, paths, _identity(runs, options), is_ours)
     write_json(folder / RECORD, record)  # also says which names are ours, should this process be killed
+    if options.earlier:
+        keys = {result_name(path): _content_key(path) for path in paths}
+        _tell_taken(take_over(options.earlier, folder, record, keys), len(paths), options.earlier, report)
+        write_json(folder / RECORD, record)
     problems: list[str] = []
+    bad: dict[str, str] = {}
     unexpected: Exception | None = None
     for number, path in enumerate(paths, start=1):
         key, name = _content_key(path), result_name(path)
@@ -240,6 +263,8 @@ def predict_folder(
         except Exception as error:  # whatever it is, the other images can be done
             unexpected = unexpected or (None if isinstance(error, Biom3dError | MemoryError) else error)
             problems.append(_reason(path, error))
+            if is_bad(path, error):
+                bad[name] = problems[-1]
             report.info(f"cannot predict {problems[-1]}")
             continue
         record["images"][name] = key
@@ -249,9 +274,17 @@ def predict_folder(
         report.event("image", name=name, index=number, of=len(paths), seconds=round(seconds, 3), kind=prediction.kind)
     if unexpected is not None:
         raise unexpected
-    if problems:
+    if options.skip_bad and problems and len(problems) == len(bad) < len(paths):
+        write_json(folder / RECORD, record | {LEFT_OUT: bad})
+        report.warn(f"left out {len(bad)} of {len(paths)} images:\n  " + "\n  ".join(problems))
+    elif problems:
         count = f"{len(problems)} of {len(paths)} images cannot be predicted; the others are done:"
         raise DataError(problems[0] if len(problems) == 1 else "\n  ".join([count, *problems]))
+
+
+def _tell_taken(names: Sequence[str], images: int, earlier: Path, report: Reporter) -> None:
+    if names:
+        report.info(f"{len(names)} of {images} predictions are those of '{earlier}': same model, same images")
 
 
 def _reason(path: Path, error: Exception) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -171,7 +171,8 @@ def run_overlay(args: argparse.Namespace, report: Reporter) -> None:
     metrics = read_metrics(args.metrics) if args.metrics else {"cases": []}
     num_classes = args.num_classes or metrics.get("num_classes")
     spacing = spacing_from(args)
-    chosen, left_out = choose_cases(find_cases(args, mean_dice(metrics["cases"])), args.max_cases)
+    cases = find_cases(args, mean_dice(metrics["cases"]), metrics.get("left_out") or ())
+    chosen, left_out = choose_cases(cases, args.max_cases)
     for case in report.track(chosen, "pictures", unit="case"):
         picture = args.out_dir / f"{case.name}.png"
         dice = draw_case(case, picture, num_classes, coding_from(args, num_classes), spacing)
@@ -192,8 +193,8 @@ def _tell_overlays(report: Reporter, args: argparse.Namespace, drawn: int, left_
     report.event("done", drawn=drawn, not_drawn=[case.name for case in left_out])
 
 
-def find_cases(args: argparse.Namespace, dice: dict[str, float]) -> list[Case]:
-    """Return all predictions with their images and, where given, their truth."""
+def find_cases(args: argparse.Namespace, dice: dict[str, float], without_truth: Container[str] = ()) -> list[Case]:
+    """Return all predictions with their images and, where given, their truth; that of some is no good."""
     from biom3d.data.pairing import match_volumes
 
     images = match_volumes(args.path_pred, args.path_in, ("prediction", "image"), args.img_key).pairs
@@ -201,7 +202,7 @@ def find_cases(args: argparse.Namespace, dice: dict[str, float]) -> list[Case]:
     if args.path_lab:
         words = ("prediction", "truth")
         found = match_volumes(args.path_pred, args.path_lab, words, args.msk_key, is_partial=True)
-        truth = {pair.name: pair.second for pair in found.pairs}
+        truth = {pair.name: pair.second for pair in found.pairs if pair.name not in without_truth}
     suspicion = read_suspicion(args.quality) if args.quality else {}
     return [
         Case(p.name, p.second, p.first, truth.get(p.name), dice.get(p.name), suspicion.get(p.name, 0.0)) for p in images
@@ -289,6 +290,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
     try:
         metrics = dict(json.loads(path.read_text(encoding="utf-8")))
         _check_type("num_classes", metrics.get("num_classes", 1), int)
+        _check_type("left_out", metrics.get("left_out", {}), dict)
         for row in metrics["cases"]:
             _check_type("case", row["case"], str)
             _check_type("class", row["class"], int)

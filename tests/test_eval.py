@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from biom3d.data.predictions import RECORD
 from biom3d.eval import main
 from biom3d.io import Header, write_labels
 
@@ -172,6 +173,24 @@ def test_an_error_writes_no_result(folders: list[str], tmp_path: Path, capsys: p
     save(tmp_path / "pred", "b.tif", cube(4)[:-1])
     error_of([*folders, "--out_json", str(tmp_path / "m.json"), "--out_csv", str(tmp_path / "m.csv")], capsys)
     assert not list(tmp_path.glob("m.*"))
+
+
+def test_a_bad_mask_is_left_out_where_that_is_wanted_and_recorded(
+    folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "true" / "b.tif").write_bytes(b"rubbish")
+    assert main([*folders, "--skip_bad", "--out_json", str(tmp_path / "m.json")]) == 0
+    found = json.loads((tmp_path / "m.json").read_text())
+    assert ([row["case"] for row in found["cases"]], list(found["left_out"])) == (["a"], ["b"])
+    assert "warning: no score of 'b': " in capsys.readouterr().err
+    (tmp_path / "true" / "a.tif").write_bytes(b"rubbish")
+    assert "a.tif" in error_of([*folders, "--skip_bad"], capsys)
+
+
+def test_the_truth_of_an_image_that_pred_left_out_is_not_missed(folders: list[str], tmp_path: Path) -> None:
+    (tmp_path / "pred" / "b.tif").unlink()
+    (tmp_path / "pred" / RECORD).write_text(json.dumps({"left_out": {"b.tif": "damaged"}}))
+    assert main(folders) == 0
 
 
 def test_a_mask_of_0_and_255_is_class_1_and_said_so(

@@ -1,3 +1,4 @@
+import errno
 import shutil
 from pathlib import Path
 
@@ -7,10 +8,12 @@ import torch
 
 from biom3d import pred, preprocess, train
 from biom3d.data.learned import read_of_run
-from biom3d.data.predictions import Prediction, read_prediction
+from biom3d.data.predictions import Prediction, read_left_out, read_prediction
+from biom3d.errors import DataError
 from biom3d.export.__main__ import main as export
 from biom3d.io import Header, list_volumes, read_header, read_labels, read_volume, write_volume
 from biom3d.memory import resident_bytes
+from biom3d.prediction.parts import is_bad
 from tests.test_preprocess import SPACING, header, make_set
 
 
@@ -242,6 +245,58 @@ def test_a_rerun_keeps_what_was_done(model, tmp_path, capfd):
     assert run(model, tmp_path / "images", tmp_path / "out") == 0
     assert capfd.readouterr().err.count("done before") == 3
     assert len(list((tmp_path / "out").glob("*.tif"))) == 4
+
+
+def test_a_bad_image_is_left_out_where_that_is_wanted_and_recorded(model, tmp_path, capfd):
+    shutil.copytree(model / "images", tmp_path / "images")
+    (tmp_path / "images" / "b.tif").write_bytes(b"rubbish")
+    assert run(model, tmp_path / "images", tmp_path / "out", "--skip_bad") == 0
+    assert "warning: left out 1 of 4 images:" in capfd.readouterr().err
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.tif")) == ["a.tif", "c.tif", "d.tif"]
+    assert list(read_left_out(tmp_path / "out")) == ["b.tif"]
+    assert "b.tif" in read_left_out(tmp_path / "out")["b.tif"]
+
+
+def test_nothing_but_bad_images_is_an_error(model, tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "b.tif").write_bytes(b"rubbish")
+    assert run(model, tmp_path / "images", tmp_path / "out", "--skip_bad") == 2
+
+
+def test_an_image_that_is_gone_is_not_left_out_but_tried_again(tmp_path):
+    (tmp_path / "there").touch()
+    away = DataError("cannot be read")
+    away.__cause__ = OSError(errno.ESTALE, "Stale file handle")
+    found = [
+        is_bad(tmp_path / "there", DataError("cut short")),
+        is_bad(tmp_path / "there", away),
+        is_bad(tmp_path / "gone", DataError("not found")),
+        is_bad(tmp_path / "there", MemoryError()),
+    ]
+    assert found == [True, False, False, False]
+
+
+def test_what_another_run_of_the_same_model_made_is_taken_from_there(model, tmp_path, capfd):
+    shutil.copytree(model / "images", tmp_path / "images")
+    good = (tmp_path / "images" / "b.tif").read_bytes()
+    (tmp_path / "images" / "b.tif").write_bytes(b"rubbish")
+    assert run(model, tmp_path / "images", tmp_path / "one", "--skip_bad") == 0
+    (tmp_path / "images" / "b.tif").write_bytes(good)
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "one").glob("*.tif")}
+    assert run(model, tmp_path / "images", tmp_path / "two", "--earlier", str(tmp_path / "one")) == 0
+    assert "3 of 4 predictions are those of" in capfd.readouterr().err
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "two").glob("*.tif")}
+    assert {name: after[name] for name in before} == before
+    assert len(after) == 4
+    assert read_left_out(tmp_path / "two") == {}
+    assert told(tmp_path / "two") == told(tmp_path / "one")
+
+
+def test_what_another_model_made_is_not_taken(model, tmp_path, capfd):
+    assert run(model, model / "images", tmp_path / "one") == 0
+    out = ("--earlier", str(tmp_path / "one"))
+    assert run(model, model / "images", tmp_path / "two", *out, folds=("fold_1",)) == 0
+    assert "are those of" not in capfd.readouterr().err
 
 
 def test_predictions_of_two_models_are_never_mixed(model, tmp_path, capfd):

@@ -133,6 +133,14 @@ def test_every_case_has_one_picture(three: Path) -> None:
     assert pictures(three) == ["a.png", "b.png", "c.png"]
 
 
+def test_a_truth_that_eval_could_not_use_is_not_drawn(three: Path) -> None:
+    (three / "true/c.tif").write_bytes(b"rubbish")
+    rows = [{"case": "a", "class": 1, "dice": 1.0}]
+    (three / "metrics.json").write_text(json.dumps({"cases": rows, "left_out": {"c": "damaged"}}))
+    assert overlay(three, "--metrics", str(three / "metrics.json")) == 0
+    assert pictures(three) == ["a.png", "b.png", "c.png"]
+
+
 def test_no_truth_is_needed(three: Path) -> None:
     overlay(three, truth=False)
     assert pictures(three) == ["a.png", "b.png", "c.png"]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 RECORD = ".biom3d-predictions.json"  # lists what pred wrote into a folder, and with which model
+LEFT_OUT = "left_out"  # in the record: name of each image that could not be predicted -> why
 SCORES = "scores"  # the folder beside the labels that pred writes scores to
 HELD_OUT, CROSS_VALIDATED, TRAINING, UNKNOWN = "held-out", "cross-validated", "training", "unknown"
 KINDS = (HELD_OUT, CROSS_VALIDATED, TRAINING, UNKNOWN)  # the first says most about new volumes
@@ -52,6 +53,12 @@ def read_record(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}
+
+
+def read_left_out(folder: Path) -> dict[str, str]:
+    """Return the images that pred left out (`--skip_bad`), by their file names, and why."""
+    found = read_record(folder).get(LEFT_OUT)
+    return {str(name): str(why) for name, why in found.items()} if isinstance(found, dict) else {}
 
 
 def described(prediction: Prediction) -> Mapping[str, Any]:

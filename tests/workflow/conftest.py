@@ -110,6 +110,11 @@ broken = [f for v in flags.values() for d in v if pathlib.Path(d).is_dir() for f
 if broken:
     print(f"step: error: image '{broken[0].name}' is broken", file=sys.stderr)
     raise SystemExit(2)
+for folder in flags.get("--path_in", []):
+    closed = [f for f in pathlib.Path(folder).glob("*") if not os.access(f, os.R_OK)]
+    if closed or not os.path.exists(folder):
+        print(f"step: error: '{closed[0] if closed else folder}' cannot be read", file=sys.stderr)
+        raise SystemExit(2)
 for flag in ("--out_dir", "--run_dir"):
     for folder in flags.get(flag, []):
         pathlib.Path(folder).mkdir(parents=True, exist_ok=True)

@@ -99,7 +99,7 @@ def test_the_step_takes_what_the_rule_gives(step, options, rest):
 
 
 def test_masks_without_a_model_are_not_judged():
-    assert commands.check(PLAIN, {}) == "--img_path im"
+    assert commands.check(PLAIN, {}) == "--img_path im --skip_bad"
 
 
 def test_a_training_has_a_process_for_each_of_several_graphics_cards():

@@ -160,10 +160,22 @@ def test_a_table_of_which_nothing_can_be_read_is_refused(problems_of, row, why):
 
 
 def test_a_link_that_leads_nowhere_is_named(request_of):
-    Path("data/b/images/4.tif").symlink_to("nowhere")
+    Path("data/a/images/4.tif").symlink_to("nowhere")
     project = request_of(rows=[f"{A}\tm", f"{B}\t\tm"])
-    assert project.unreadable["B"].startswith(
-        "images: 'data/b/images/4.tif' is a link that leads nowhere; take it away"
+    assert project.unreadable["A"].startswith(
+        "images: 'data/a/images/4.tif' is a link that leads nowhere; take it away"
+    )
+
+
+@pytest.mark.parametrize("engine", ["biom3d", "upstream-0.1.2"])
+def test_what_our_engine_segments_may_have_a_part_that_cannot_be_read(request_of, engine):
+    Path("data/b/images/4.tif").symlink_to("nowhere")
+    project = request_of(f"engine: {engine}\nmodels: {{m: }}", [f"{A}\tm", f"{B}\t\tm"])
+    is_ours = engine == "biom3d"
+    row = project.datasets["B"]
+    assert ("B" in project.unreadable, "--skip_bad" in commands.check(row, project.models, is_ours)) == (
+        not is_ours,
+        is_ours,
     )
 
 

@@ -4,7 +4,8 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,13 @@ def put_data() -> None:
 
 
 CLOSED = ("data/small/images/1.tif", "data/closed/images", "data/zarr/images/x.ome.zarr/0", "data/lost/images/1.tif")
+
+
+def wait_until(is_so: Callable[[], bool], at_most_s: float = 300) -> None:
+    limit = time.monotonic() + at_most_s
+    while not is_so():
+        assert time.monotonic() < limit
+        time.sleep(0.05)
 
 
 class Place:
@@ -140,6 +148,33 @@ def test_what_can_be_read_again_is_done_and_a_closed_one_keeps_its_trained_model
     assert (outcome["more", "n"]["state"], outcome["new", "n"]["state"]) == ("passed", "kept")
     assert outcome["(training)", "n"]["why"].startswith("not trained anew, the model that is there is used")
     assert [line for line in calls.splitlines() if line.startswith(("train", "preprocess"))] == []
+
+
+def test_what_goes_away_while_the_run_goes_on_fails_its_row_alone(stand_in, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("good", "new", "gone", "closed"):
+        Path("data", name, "images").mkdir(parents=True)
+        Path("data", name, "images/1.tif").write_text(name)
+    shutil.copytree("data/good/images", "data/good/masks")
+    write_request(
+        "defaults: {folds: 1}\nmodels: {m: }\n",
+        [ROWS[0], *(f"{name}\tdata/{name}/images\t\t\tm" for name in ("new", "gone", "closed"))],
+    )
+    words = [*(POWERLESS if os.geteuid() == 0 else []), *snakemake("--cores", "2", "--keep-going")]
+    environ = os.environ | {"PYTHONPATH": str(stand_in), "HOLD": "preprocess"}
+    with subprocess.Popen(words, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as run:
+        wait_until(lambda: Path("held").exists() or run.poll() is not None)
+        wait_until(lambda: len(list(Path("results/check").glob("*.json"))) == 4 or run.poll() is not None)
+        Path("data/gone/images").rename("data/gone/elsewhere")
+        Path("data/closed/images/1.tif").chmod(0)
+        Path("go").touch()
+        told = run.communicate()[1]
+    states = {
+        row["dataset"]: (row["state"], row["why"]) for row in json.loads(Path("logs/outcome.json").read_text())["rows"]
+    }
+    assert (run.returncode, states["new"], states["(training)"]) == (1, ("passed", ""), ("passed", "")), told
+    assert states["gone"] == ("failed", "predict m/gone: 'data/gone/images' cannot be read")
+    assert states["closed"] == ("failed", "predict m/closed: 'data/closed/images/1.tif' cannot be read")
 
 
 def test_the_profile_of_this_machine_does_the_same(first, place):

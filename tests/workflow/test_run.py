@@ -13,11 +13,12 @@ from tests.workflow.conftest import ROOT, SMALL_CONFIG, make_cells, run_snakemak
 
 pytestmark = pytest.mark.system
 ROWS = [
-    "cells\tdata/train/images\tdata/train/masks\ttiny",
+    "cells\tdata/train/images\tdata/train/masks\ttiny\ttiny",
     "new\tdata/new/images\tdata/new/masks\t\ttiny",
     "unlabelled\tdata/my [cells] 'ü'/images\t\t\ttiny",
 ]
 CONFIG = SMALL_CONFIG.replace("{", "{skip_bad: true, ")
+PART = "part\tdata/part/images\tdata/part/masks\t\ttiny"
 BAD = "bad\tdata/bad/images\t\t\ttiny"
 
 
@@ -47,12 +48,13 @@ def test_the_table_says_which_and_why(done):
     assert [(row["dataset"], row["model"], row["state"]) for row in rows] == [
         ("bad", "tiny", "failed"),
         ("(training)", "tiny", "passed"),
+        ("cells", "tiny", "passed"),
         ("new", "tiny", "passed"),
         ("unlabelled", "tiny", "passed"),
     ]
     assert rows[0]["why"].startswith("check bad: 'data/bad/images/cells_000.tif': ")
     assert rows[0]["log"] == "logs/steps/check/bad.log"
-    assert (len(rows[1]["scores"]), len(rows[2]["scores"])) == (2, 1)  # of two folds; of the labelled data set
+    assert [len(rows[place]["scores"]) for place in (1, 3)] == [2, 1]  # of two folds; of the labelled data set
 
 
 def test_the_report_of_the_failed_run_tells_why_and_shows_the_rest(done):
@@ -61,7 +63,7 @@ def test_the_report_of_the_failed_run_tells_why_and_shows_the_rest(done):
     assert "report.html" in first.stderr
     assert "<code>logs/steps/check/bad.log</code>" in page
     assert "check bad: &#39;data/bad/images/cells_000.tif&#39;: " in page
-    assert page.count("data:image/webp;base64,") == 3  # of two labelled volumes and one without masks
+    assert page.count("data:image/webp;base64,") == 6  # of three that taught, two labelled and one without masks
     assert "data/my [cells] &#39;ü&#39;/images" in page  # the table
     assert str(folder) not in page
 
@@ -72,6 +74,8 @@ def test_a_damaged_volume_of_the_training_is_left_out_and_named(done):
     assert [text.split(": ")[0] for text in row["left_out"]] == ["'data/train/images/damaged.tif'"]
     assert "trained without 'data/train/images/damaged.tif': " in (folder / "logs/outcome.txt").read_text()
     assert json.loads((folder / "results/check/cells.json").read_text())["left_out"] == row["left_out"]
+    row = json.loads((folder / "logs/outcome.json").read_text())["rows"][2]  # the same data set, segmented
+    assert (row["dataset"], len(row["left_out"]), row["scores"][0]["kind"]) == ("cells", 1, "cross-validated")
 
 
 def test_no_traceback_is_shown(done):
@@ -113,9 +117,14 @@ def test_events_are_one_json_object_a_line(done):
     assert {"epoch"} <= {json.loads(line)["event"] for line in lines}
 
 
-def test_the_summary_tells_of_the_labelled_data_set(done):
+def test_the_summary_tells_of_the_labelled_data_sets(done):
     rows = list(csv.DictReader((done[0] / "results/summary.csv").open()))
-    assert [(row["model"], row["dataset"]) for row in rows] == [("tiny", "new")]
+    assert [(row["model"], row["dataset"]) for row in rows] == [
+        ("tiny", "cells"),
+        ("tiny", "new"),
+        ("tiny", "(all)"),
+    ]
+    assert (rows[0]["kind"], rows[0]["cases"]) == ("cross-validated", "3")
 
 
 def test_once_the_bad_row_is_off_the_rest_is_done_and_reported(done):
@@ -125,6 +134,42 @@ def test_once_the_bad_row_is_off_the_rest_is_done_and_reported(done):
     assert "Nothing to be done" in run_snakemake("--cores", "2").stderr
     assert run_snakemake("--report", "report.html").returncode == 0
     assert Path("report.html").stat().st_size > 10**6
+
+
+def outcome_of(dataset):
+    rows = json.loads(Path("logs/outcome.json").read_text())["rows"]
+    return {row["model"]: row for row in rows if row["dataset"] == dataset}
+
+
+def test_a_row_with_one_damaged_volume_is_done_but_for_that_and_mended_by_that_alone(done):
+    os.chdir(done[0])
+    shutil.copytree("data/new", "data/part")
+    lost, good = Path("data/part/images/cells_001.tif"), Path("data/new/images/cells_001.tif")
+    lost.write_bytes(good.read_bytes()[:3000])
+    write_request(f"{CONFIG}  bought: {{path: results/tiny/tiny.zip}}\n", [*ROWS, f"{PART}, bought"])
+    first = run_snakemake("--workflow-profile", str(ROOT / "profiles/local"))
+    row = outcome_of("part")["bought"]
+    assert (first.returncode, row["state"]) == (1, "failed in part")
+    assert row["why"].startswith("1 of 2 images predicted; 'data/part/images/cells_001.tif': ")
+    assert "1 row failed in part: see the table above" in first.stderr
+    assert [path.name for path in Path("results/bought/part/labels").glob("*.tif")] == ["cells_000.ome.tif"]
+    assert len(json.loads(Path("results/bought/part/metrics.json").read_text())["cases"]) == 1
+    # the model that goes without bad volumes goes without this one
+    row = outcome_of("part")["tiny"]
+    assert (row["state"], row["left_out"][0][:34]) == ("passed", "'data/part/images/cells_001.tif': ")
+    assert "failed in part" in Path("report.html").read_text()
+
+    Path("logs/outcome.json").unlink()
+    again = run_snakemake("--cores", "2")
+    assert ("Nothing to be done" in again.stderr, again.returncode) == (True, 1)
+    assert (outcome_of("part")["bought"]["state"], outcome_of("part")["tiny"]["state"]) == ("failed in part", "kept")
+
+    shutil.copy(good, lost)
+    mended = run_snakemake("--cores", "2")
+    assert mended.returncode == 0, mended.stderr
+    assert "1 of 2 predictions are those of" in Path("logs/steps/predict/bought/part.log").read_text()
+    assert outcome_of("part")["bought"]["state"] == "passed"
+    assert outcome_of("new")["tiny"]["state"] == "kept"
 
 
 def test_half_annotated_stacks_of_one_folder_get_masks_and_an_honest_score(tmp_path, monkeypatch):

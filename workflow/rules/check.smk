@@ -18,7 +18,9 @@ rule check:
         gpu=0,
     params:
         identity=identity("check"),
-        options=told(lambda w: commands.check(dataset_of(w), PROJECT.models)),
+        options=told(
+            lambda w: commands.check(dataset_of(w), PROJECT.models, LEARNER.is_ours)
+        ),
     message:
         "check {wildcards.dataset}"
     shell:

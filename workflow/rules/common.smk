@@ -25,6 +25,7 @@ from biom3d_workflow.software import find_software, step_numbers
 snakemake_patches.rerun_by_identity()
 snakemake_patches.remember_parameters()
 snakemake_patches.ask_for_no_conda()
+snakemake_patches.outlive_lost_files()
 
 
 def settings_of(options):
@@ -225,6 +226,12 @@ def earlier_run_of(wildcards):
     """The shorter training that a longer one goes on with, see `kept.offer_earlier`."""
     run = kept.EARLIER / f"logs/{wildcards.model}/fold_{wildcards.fold}"
     return [str(run)] if LEARNER.is_ours and run.is_dir() else []
+
+
+def earlier_prediction_of(wildcards):
+    """What the model predicted of the data set before it changed, see `kept.offer_predictions`."""
+    folder = kept.EARLIER / f"data/pred/{wildcards.model}/{wildcards.dataset}"
+    return [str(folder)] if LEARNER.is_ours and folder.is_dir() else []
 
 
 def identity(rule):

@@ -24,7 +24,9 @@ rule evaluate:
         gpu=0,
     params:
         identity=identity("evaluate"),
-        options=told(lambda w: commands.evaluate(model_of(w), dataset_of(w))),
+        options=told(
+            lambda w: commands.evaluate(model_of(w), dataset_of(w), LEARNER.is_ours)
+        ),
         module=told(lambda w: LEARNER.module),
     message:
         "evaluate {wildcards.model} on {wildcards.dataset}"

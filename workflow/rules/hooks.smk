@@ -4,9 +4,10 @@ import gc
 import shutil
 
 from biom3d_workflow import former, lock, makers, orphans, renamed, replaces
-from biom3d_workflow.announce import LOGGER, Announcer, Todo, ask, describe
+from biom3d_workflow.announce import LOGGER, Announcer, Idle, Todo, ask, describe
 from biom3d_workflow.invocation import changes
 from biom3d_workflow.measured import fold_seconds
+from biom3d_workflow.outcome_table import PARTLY
 from biom3d_workflow.stopping import Stopper, hear
 from snakemake.ioflags import is_flagged
 from snakemake.logging import logger
@@ -139,7 +140,25 @@ def agree(plan, replaced):
 
 def tell_outcome():
     """The table, whatever happened."""
-    RUN.tell(STOPPER.was_asked)
+    return RUN.tell(STOPPER.was_asked)
+
+
+def end_well():
+    """The table and the page; rows that failed in part make the run fail, though each of its jobs ended well."""
+    lines = tell_outcome()
+    kept.settle(say)
+    write_report()
+    if partly := sum(line.state == PARTLY for line in lines):
+        raise ConfigurationError(
+            f"{partly} row{'s' if partly > 1 else ''} failed in part: see the table above (logs/outcome.txt)"
+        )
+
+
+def tell_idle(words):
+    """The same where nothing was to be done, which is no run to Snakemake."""
+    say(words)
+    RUN.start()
+    end_well()
 
 
 HAS_OUR_LOGGER = LOGGER in workflow.output_settings.log_handler_settings
@@ -165,6 +184,11 @@ else:
         for name in PROJECT.trainable()
         for fold, run in zip(PROJECT.models[name].folds, PROJECT.models[name].runs)
     )
+    kept.offer_predictions(
+        (f"data/pred/{model}/{name}", IDENTITIES.of("predict", model, name), files)
+        for model, name in PROJECT.pairs()
+        if (files := PROJECT.inputs(PROJECT.datasets[name])[0])
+    )
     orphans.mark(Path.cwd())
 
 if OPTIONS is not None and not looks_only(OPTIONS):
@@ -178,6 +202,8 @@ if workflow.is_main_process:
     gc.disable()
     if HAS_OUR_LOGGER:
         logger.addFilter(Announcer(make_plan, agree))
+    if OPTIONS is not None and not (looks_only(OPTIONS) or OPTIONS.dryrun):
+        logger.addFilter(Idle(tell_idle))
 
 
 onstart:
@@ -194,9 +220,7 @@ onstart:
 
 onsuccess:
     STOPPER.end()
-    tell_outcome()
-    kept.settle(say)
-    write_report()
+    end_well()
 
 
 onerror:

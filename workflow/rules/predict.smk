@@ -3,6 +3,7 @@ rule predict:
         check=check_of,
         images=images_of,
         runs=runs_of,
+        earlier=earlier_prediction_of,
     output:
         directory("data/pred/{model}/{dataset}"),
     log:
@@ -21,7 +22,9 @@ rule predict:
         identity=identity("predict"),
         runs=told(lambda w: commands.runs(model_of(w))),
         options=told(
-            lambda w: commands.predict(model_of(w), dataset_of(w), LEARNER.is_ours)
+            lambda w: commands.predict(
+                model_of(w), dataset_of(w), LEARNER.is_ours, earlier_prediction_of(w)
+            )
         ),
         module=told(lambda w: LEARNER.module),
     message:

@@ -17,6 +17,7 @@ from biom3d_workflow.outcome_table import align
 from biom3d_workflow.project import Model, Project
 
 LOGGER = "biom3d"  # our logger plugin
+NOTHING = "Nothing to be done"  # how Snakemake begins to say so
 EVENT = "run_info"  # Snakemake counts its jobs then: the graph is there, nothing has been touched
 SHOWN = 6  # models, and rows that cannot be read
 Measure = Callable[[str], float | None]
@@ -170,6 +171,21 @@ class Announcer(logging.Filter):
             if replaced:
                 self._agree(record.plan, replaced)
         return True
+
+
+class Idle(logging.Filter):
+    """Leaves it to `tell` to say that there is nothing to do: Snakemake calls nobody else before it ends."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def filter(self, record: Any) -> bool:
+        """Let everything else pass."""
+        is_idle = str(record.msg).startswith(NOTHING)
+        if is_idle:
+            self._tell(str(record.msg))
+        return not is_idle
 
 
 def ask(plan: str, replaced: list[str]) -> None:

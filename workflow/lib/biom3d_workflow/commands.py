@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from biom3d_workflow.project import Model, is_strict, skips_bad
+from biom3d_workflow.project import Model, goes_without_bad, is_strict
 from biom3d_workflow.table import Dataset, Spacing
 
 # Options that go to `preprocess` as `--name value`; it writes them into the plan, which all later steps read.
@@ -77,7 +77,7 @@ def train(model: Model, gpus: int = 0, earlier: Iterable[str] = ()) -> str:
     return shlex.join([*words, *(["--processes", str(gpus)] if gpus > 1 else [])])
 
 
-def check(dataset: Dataset, models: Mapping[str, Model]) -> str:
+def check(dataset: Dataset, models: Mapping[str, Model], is_ours: bool = True) -> str:
     """Return the options of `biom3d.check`; models that use the masks agree about the classes.
 
     project.py sees to that. Without a model nobody knows the classes, and only the images are looked at.
@@ -87,7 +87,7 @@ def check(dataset: Dataset, models: Mapping[str, Model]) -> str:
     if dataset.masks and users:
         user = models[users[0]]
         words += ["--msk_path", _path(dataset.mask_arrays), *_options(user.options, ["num_classes"]), *_coding(user)]
-    words += ["--skip_bad"] if skips_bad(dataset, models) else []
+    words += ["--skip_bad"] if goes_without_bad(dataset, models, is_ours) else []
     words += ["--strict"] if is_strict(dataset, models) else []
     return shlex.join(words + _spacing(dataset.spacing_um))
 
@@ -97,24 +97,26 @@ def runs(model: Model) -> str:
     return shlex.join(map(_path, model.runs))
 
 
-def predict(model: Model, dataset: Dataset, is_ours: bool = True) -> str:
+def predict(model: Model, dataset: Dataset, is_ours: bool = True, earlier: Iterable[str] = ()) -> str:
     """Return the options of `biom3d.pred`, or of another engine where it is not ours.
 
-    `--models unseen` is its default: said where the model learns from the data set, since predictions by all folds,
-    made before there was the option, are no longer right.
+    `earlier`: the folder of what the model predicted of the data set before, if there is one. `--models unseen` is its
+    default: said where the model learns from the data set, since predictions by all folds, made before there was the
+    option, are no longer right.
     """
     words = ["--path_in", _path(dataset.image_arrays), "--tta" if model.options["tta"] else "--no_tta"]
     if is_ours:
         words += ["--models", "unseen"] if model.name in dataset.train else []
         words += ["--scores"] if model.options["scores"] else []
-        words += _strict(model)
+        words += _strict(model) or ["--skip_bad"]
+        words += [word for folder in earlier for word in ("--earlier", folder)]
     return shlex.join([*words, *_options(model.options, ["keep"]), *_spacing(dataset.spacing_um)])
 
 
-def evaluate(model: Model, dataset: Dataset) -> str:
-    """Return the options of `biom3d.eval`."""
+def evaluate(model: Model, dataset: Dataset, is_ours: bool = True) -> str:
+    """Return the options of `biom3d.eval`, or of another engine where it is not ours."""
     words = ["--path_lab", _path(dataset.mask_arrays), *_options(model.options, ["num_classes"]), *_coding(model)]
-    words += _strict(model)
+    words += _strict(model) or (["--skip_bad"] if is_ours else [])
     return shlex.join(words + _spacing(dataset.spacing_um))
 
 

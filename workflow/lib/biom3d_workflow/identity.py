@@ -228,6 +228,12 @@ class Identities:
         return {"step": self.numbers.get(step, 0), **self.learner.facts(step)}
 
 
+def fact(text: str, name: str) -> str:
+    """Return one fact of a text, such as that of its model; empty if it names none."""
+    facts = text.removeprefix(MARK).split("; ")
+    return next((each.removeprefix(f"{name} ") for each in facts if each.startswith(f"{name} ")), "")
+
+
 def longer(old: str | None, new: str) -> tuple[int, int] | None:
     """Return the numbers of epochs where `new` is a training as `old`, only longer: it can go on with that one."""
     if old is None:

@@ -12,18 +12,19 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from biom3d_workflow import records
-from biom3d_workflow.identity import longer
+from biom3d_workflow.identity import fact, longer
 
 FOLDER = Path(".biom3d")
 KEPT, REPLACED, RUN = FOLDER / "kept", FOLDER / "replaced", FOLDER / "run.json"
-EARLIER = FOLDER / "earlier"  # shorter trainings, for the longer ones to go on with: inputs, while outputs are removed
+# Shorter trainings, for the longer ones to go on with, and predictions of a part: inputs, while outputs are removed.
+EARLIER = FOLDER / "earlier"
 ENTRY = "entry.json"
 STAY = ("preprocess", "train")  # rules whose replaced results stay: small, and dear
 VERSIONS = 4  # of each; more than one, since a plan is whole, and replaced, long before the trainings that follow it
@@ -170,6 +171,31 @@ def offer_earlier(runs: Iterable[tuple[str, str]]) -> None:
         ):
             (EARLIER / run).parent.mkdir(parents=True, exist_ok=True)
             link(Path(run), EARLIER / run)
+
+
+def offer_predictions(predictions: Iterable[tuple[str, str, Sequence[str]]]) -> None:
+    """Lay predictions where the same model finds those of images that have not changed, where others have.
+
+    `predictions`: each folder, what it is to be made of, and the images.
+    """
+    for folder, wanted, images in predictions:
+        try:
+            made = Path(folder).stat().st_mtime
+        except OSError:
+            continue
+        old = records.identity(records.read(folder))
+        if old is None or fact(old, "model") != fact(wanted, "model") or records.is_incomplete(folder):
+            continue
+        if old != wanted or any(_is_newer(image, made) for image in images):
+            (EARLIER / folder).parent.mkdir(parents=True, exist_ok=True)
+            link(Path(folder), EARLIER / folder)
+
+
+def _is_newer(image: str, made: float) -> bool:
+    try:
+        return Path(image).stat().st_mtime > made
+    except OSError:
+        return False
 
 
 def entries(folder: Path) -> Iterator[Entry]:

@@ -8,10 +8,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from biom3d_workflow import records, slurm
-from biom3d_workflow.outcome_table import FAILED, KEPT, OPEN, PASSED, SKIPPED, STOPPED, Line, write_outcome
+from biom3d_workflow.outcome_table import (
+    FAILED,
+    KEPT,
+    OPEN,
+    PARTLY,
+    PASSED,
+    SKIPPED,
+    STOPPED,
+    TRAINING,
+    Line,
+    write_outcome,
+)
 from biom3d_workflow.project import Project
 from biom3d_workflow.reasons import End, in_our_words, read_end
-from biom3d_workflow.scores import left_out, mean_dice, validation_dice
+from biom3d_workflow.scores import left_out, mean_dice, missing_volumes, validation_dice
 
 SUMMARY = ("summary all",)
 WORST_FIRST = (FAILED, STOPPED, SKIPPED, OPEN)
@@ -58,9 +69,11 @@ class Run:
         self._before = {step.log: _signature(step.log) for step in plan_steps(self.project)}
         self._before_in_slurm = slurm.list_logs()
 
-    def tell(self, was_stopped: bool = False) -> None:
-        """Print the table, and keep it as text, JSON and CSV beside the logs."""
-        print(f"\n{write_outcome(self.lines(was_stopped))}", file=sys.stderr)
+    def tell(self, was_stopped: bool = False) -> list[Line]:
+        """Print the table, and keep it as text, JSON and CSV beside the logs; return its rows."""
+        lines = self.lines(was_stopped)
+        print(f"\n{write_outcome(lines)}", file=sys.stderr)
+        return lines
 
     def lines(self, was_stopped: bool = False) -> list[Line]:
         """Return the rows of the table with what became of them."""
@@ -87,7 +100,21 @@ class Run:
         else:
             line.results = f"results/{row.model}/{row.dataset}/"
             line.scores = mean_dice(f"{line.results}metrics.json")
+            self._tell_missing(line)
         return line
+
+    def _tell_missing(self, line: Line) -> None:
+        """Say of a row that is done which of its volumes are bad: it failed in part, unless that was agreed to."""
+        count, bad = missing_volumes(f"data/pred/{line.model}/{line.dataset}", f"{line.results}metrics.json")
+        if not bad or line.why or line.state not in (PASSED, KEPT):
+            return
+        model = self.project.models[line.model]
+        if model.options["skip_bad"]:
+            line.left_out = list(bad.values())
+            return
+        first, more = next(iter(bad.values())), f" (and {len(bad) - 1} more: see the log)" if len(bad) > 1 else ""
+        line.state, line.log = PARTLY, f"logs/steps/predict/{line.model}/{line.dataset}.log"
+        line.why = f"{count}; {in_our_words(first, [line.model])}{more}"
 
     def summarise_passed(self) -> None:
         """Write results/summary.csv and quality.csv of what there is, when a failure kept their rules from running."""
@@ -118,9 +145,6 @@ class Run:
 
     def _is_of_this_run(self, log: str) -> bool:
         return _signature(log) is not None and _signature(log) != self._before.get(log)
-
-
-TRAINING = "(training)"
 
 
 def _make_of_passed(rule: str, output: str, *command: str) -> None:

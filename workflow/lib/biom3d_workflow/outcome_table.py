@@ -10,11 +10,14 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 FAILED, STOPPED, SKIPPED, OPEN, KEPT, PASSED = "failed", "stopped", "skipped", "not run", "kept", "passed"
-ORDER = (FAILED, STOPPED, SKIPPED, OPEN, KEPT, PASSED)  # what asks for something comes first
+PARTLY = "failed in part"
+ORDER = (FAILED, PARTLY, STOPPED, SKIPPED, OPEN, KEPT, PASSED)  # what asks for something comes first
+TRAINING = "(training)"  # the data set of a line about a model itself
 OUTCOME = "logs/outcome"
 ON_SCREEN = 40  # lines of good rows; the rest is in the file
 MEANINGS = {
     FAILED: "Correct what failed, or put a # before its row in the table, and run again: what is done is kept.",
+    PARTLY: "The rest of a row that failed in part is done. Mend or remove the volume that is named, and run again.",
     STOPPED: "Run the same command again: what was stopped goes on where it was.",
 }
 
@@ -38,8 +41,8 @@ class Line:
         told = [self.why, f"log: {self.log}" if self.log else ""]
         if self.state == KEPT:
             told.insert(0, f"since {self.since}" if self.since else "")
-        if self.state in (KEPT, PASSED):
-            told += [scores_text(self.scores), left_out_text(self.left_out), self.results]
+        if self.state in (KEPT, PASSED, PARTLY):
+            told += [scores_text(self.scores), left_out_text(self.left_out, self.dataset), self.results]
         elif self.results:
             told.append(f"results of {self.since} are kept: {self.results}")
         return "; ".join(filter(None, told))
@@ -55,10 +58,11 @@ def scores_text(scores: Sequence[tuple[float, str]]) -> str:
     return "Dice " + ", ".join(parts) if parts else ""
 
 
-def left_out_text(names: Sequence[str]) -> str:
-    """Say which bad volumes a model was trained without."""
-    more = f" (and {len(names) - 1} more: its plan.yaml)" if len(names) > 1 else ""
-    return f"trained without {names[0]}{more}" if names else ""
+def left_out_text(names: Sequence[str], dataset: str = TRAINING) -> str:
+    """Say which bad volumes a model was trained without, or a data set was segmented without."""
+    verb, place = ("trained", "its plan.yaml") if dataset == TRAINING else ("segmented", "the log of predict")
+    more = f" (and {len(names) - 1} more: {place})" if len(names) > 1 else ""
+    return f"{verb} without {names[0]}{more}" if names else ""
 
 
 def write_outcome(lines: Sequence[Line]) -> str:

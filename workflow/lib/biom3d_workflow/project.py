@@ -258,6 +258,14 @@ def is_strict(dataset: Dataset, models: Mapping[str, Model]) -> bool:
     return bool(users) and all(model.options["strict"] for model in users)
 
 
+def goes_without_bad(dataset: Dataset, models: Mapping[str, Model], is_ours: bool = True) -> bool:
+    """Say whether the good volumes of a data set are used where others are bad.
+
+    Our engine segments them all the same; a model learns without the bad ones only where it is told to.
+    """
+    return skips_bad(dataset, models) or (is_ours and not dataset.train and not is_strict(dataset, models))
+
+
 def _model(name: str, defaults: Mapping[str, Any], own: Mapping[str, Any]) -> Model:
     """Return a model; one that is given says itself how many classes it has, unless told."""
     model = Model(name, {**defaults, **own}, frozenset(own))
@@ -269,7 +277,7 @@ def _model(name: str, defaults: Mapping[str, Any], own: Mapping[str, Any]) -> Mo
 
 def _set_aside(project: Project, rows: Sequence[Dataset], table: str, problems: list[Problem]) -> Project:
     """Leave out the data sets that cannot be read; they are errors where nothing is left, or others are."""
-    lost = _check_images(rows, table, project.models)
+    lost = _check_images(rows, table, project.models, project.engine == "biom3d")
     if any(not problem.is_warning for problem in problems) or len(lost) == len(project.datasets):
         return replace(project, problems=(*problems, *(problem for row in lost.values() for problem in row)))
     told = [replace(row[0], text=f"{row[0].text}; the other rows go on", is_warning=True) for row in lost.values()]
@@ -407,13 +415,13 @@ def _check_option_paths(project: Project, rows: Sequence[Dataset], table: str, l
 
 
 def _check_images(
-    rows: Sequence[Dataset], table: str, models: Mapping[str, Model] | None = None
+    rows: Sequence[Dataset], table: str, models: Mapping[str, Model] | None = None, is_ours: bool = True
 ) -> dict[int, list[Problem]]:
     """Return what keeps the images or masks of rows from being read, by the rows' lines."""
     found: dict[int, list[Problem]] = {}
     for row in rows:
         for column, path in (("images", row.images), ("masks", row.masks)):
-            skips = skips_bad(row, models or {})
+            skips = goes_without_bad(row, models or {}, is_ours)
             wrong = _path_problem(path, column, skips) if path and not row.is_on_server else ""
             if wrong:
                 found.setdefault(row.line, []).append(Problem(table, row.line, f"{column}: {wrong}"))

@@ -22,6 +22,33 @@ def mean_dice(metrics: str) -> list[Score]:
     return [(_mean([dice for of, dice in cases if of == kind and dice is not None]), kind) for kind in kinds]
 
 
+def missing_volumes(predictions: str, metrics: str) -> tuple[str, dict[str, str]]:
+    """Return which volumes of a data set were not predicted, or could not be scored, and why; first the count in words.
+
+    `pred` and `eval` record them (`--skip_bad`).
+    """
+    made, scored = _record(f"{predictions}/.biom3d-predictions.json"), _record(metrics)
+    bad = {Path(name).name: str(why) for name, why in _left_out(made).items()}
+    count = f"{len(made['images']) - len(bad)} of {len(made['images'])} images predicted" if bad else ""
+    without = {name: str(why) for name, why in _left_out(scored).items()}
+    if without:
+        count += f"{', ' if count else ''}{len(without)} without a score"
+    return count, bad | without
+
+
+def _record(path: str) -> dict[str, Any]:
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _left_out(record: dict[str, Any]) -> dict[str, Any]:
+    found = record.get("left_out")
+    return found if isinstance(found, dict) else {}
+
+
 def validation_dice(runs: Sequence[str]) -> list[float]:
     """Return the best validation Dice of each fold."""
     return [best for run in runs if (best := _best(Path(run, "log", "log.csv"))) is not None]
