@@ -423,6 +423,7 @@ def _predict_file(
     import numpy as np
 
     from biom3d.data.remarks import tell_remarks
+    from biom3d.data.unlike import strange_intensities
     from biom3d.io import open_volume, write_labels
     from biom3d.io.mapped import array_on_disk
     from biom3d.prediction.biom3d import predict_like_biom3d
@@ -450,6 +451,8 @@ def _predict_file(
             classes = predictor.plan.num_classes + 1
             shares = array_on_disk(scratch / "scores.npy", np.float16, (classes, *shape)) if options.scores else None
             finite = dataclasses.replace(volume, read=_finite_reader(volume))
+            if words := strange_intensities(finite, model.records):
+                report.warn(f"'{path}': {words}; was it taken in another way? look at the result")
             room = _room(model, header, scratch, memory_gb)
             if model.scheme is None:
                 spacing = options.spacing_um or header.spacing_um

@@ -322,6 +322,18 @@ def test_a_prediction_without_voxel_size_says_what_is_assumed(run, model, tmp_pa
     assert (code, (tmp_path / "3").exists()) == (2, False)
 
 
+def test_intensities_unlike_those_of_training_are_told(run, model, tmp_path):
+    put_imagej(tmp_path / "images" / "same.tif", raw_of(7))
+    hot = np.random.default_rng(0).random(SIDE) < 0.015  # a few voxels far brighter than all others
+    put_imagej(tmp_path / "images" / "other.tif", np.where(hot, 50000, raw_of(8)).astype(np.uint16))
+    words = ("--log", model, "--path_in", tmp_path / "images", "--out_dir")
+    code, said = run(pred, *words, tmp_path / "pred")
+    told = [line for line in said.splitlines() if "unlike those of training" in line]
+    assert (code, len(told), "other.tif': intensities unlike" in told[0]) == (0, 1, True)
+    code, said = run(pred, *words, tmp_path / "strict", "--strict")
+    assert (code, "(a warning, which --strict makes an error)" in said) == (2, True)
+
+
 def test_dicom_series_go_through_the_steps(run, model, tmp_path):
     image = write_series(tmp_path / "images" / "p1", raw_of(0).astype(np.int16))
     write_series(tmp_path / "images" / "p2", raw_of(1).astype(np.int16))
@@ -375,3 +387,17 @@ def test_an_empty_prediction_is_valid_ome_zarr(run, tmp_path):
     content = (tmp_path / "out" / "a.ome.zarr" / "labels" / "prediction" / "zarr.json").read_text()
     label = json.loads(content)["attributes"]["ome"]["image-label"]
     assert not {"colors", "properties"} & set(label)  # the schema allows no empty lists
+
+
+# The table of docs/formats.md
+
+
+def test_every_situation_of_the_table_names_a_test_that_is_there():
+    tests = Path(__file__).parent
+    text = (tests.parent / "docs/formats.md").read_text(encoding="utf-8")
+    rows = [line for line in text.partition("## Situations of the field")[2].splitlines() if line.startswith("| ")][1:]
+    for row in rows:
+        place = row.split("`")[-2]
+        file, _, name = place.rpartition("::")
+        assert f"\ndef {name}(" in (tests / (file or "test_field_data.py")).read_text(encoding="utf-8"), row
+    assert len(rows) == 36

@@ -63,7 +63,7 @@ def measure(
     for plane in labels:  # they may lie on the disk
         known += int(np.count_nonzero(plane >= 0))
         forget_pages(labels)
-    intensity, values = _intensities(read, len(labels))
+    intensity, values = measure_intensities(read, len(labels))
     return VolumeFacts(
         extent=known * voxel,
         classes=_classes(labels, num_classes, voxel, known),
@@ -124,7 +124,7 @@ def _classes(labels: np.ndarray, num_classes: int, voxel: float, known: int) -> 
     }
 
 
-def _intensities(
+def measure_intensities(
     read: Callable[[int, int], np.ndarray], depth: int
 ) -> tuple[tuple[tuple[float, ...], ...], tuple[tuple[float, ...], ...]]:
     """Return percentiles of each channel as the network sees them, and as stored, from planes at even distances."""

@@ -7,13 +7,16 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from biom3d.data.facts import VolumeFacts
+from biom3d.data.facts import PLANES, VolumeFacts, measure_intensities
+from biom3d.data.learned import TrainingSet
 from biom3d.data.predictions import Prediction
+from biom3d.io import LazyVolume
 
 DISAGREEMENT = 0.2  # of pairs of folds or views: 1 - Dice that counts as 1
 FACTOR = 2.0  # how often a share or a size may lie outside of what the training set has
 DENSITY_FACTOR = 3.0  # the same of the number of objects, which varies more
 NOTHING = 5.0  # the weight of objects that are not found at all
+LOOKED_AT = 1 << 22  # voxels of a channel whose intensities are compared before a prediction
 STANDARD_DEVIATIONS = 0.5  # how far intensities may lie outside, at least
 
 
@@ -36,6 +39,23 @@ def find_signs(facts: VolumeFacts, prediction: Prediction, reference: Sequence[V
     elif not any(one.objects for one in facts.classes.values()):
         signs.append(Sign(1.0, "no object found"))
     return sorted(signs, key=lambda sign: -sign.weight)
+
+
+def strange_intensities(volume: LazyVolume, records: Sequence[TrainingSet | None]) -> str | None:
+    """Say where the intensities of a volume are unlike those of the training set; None where they are not, or unknown.
+
+    `records` are those of the models. A sample of the voxels is read.
+    """
+    record = next((one for one in records if one is not None and any(other.facts for other in one.volumes)), None)
+    if record is None:
+        return None
+    _, depth, height, width = volume.header.shape
+    step = max(1, math.ceil(math.sqrt(min(depth, PLANES) * height * width / LOOKED_AT)))
+    intensity, values = measure_intensities(lambda z0, z1: volume.read(z0, z1)[..., ::step, ::step], depth)
+    facts = VolumeFacts(0.0, {}, intensity, values, False)
+    reference = [one.facts for one in record.volumes if one.facts]
+    worst = max(_intensities(facts, reference, record.scheme == "ct"), key=lambda sign: sign.weight, default=None)
+    return worst.words if worst is not None and worst.weight >= 1 else None
 
 
 def _disagreement(prediction: Prediction) -> Iterator[Sign]:
