@@ -51,7 +51,7 @@ def strange_intensities(volume: LazyVolume, records: Sequence[TrainingSet | None
         return None
     _, depth, height, width = volume.header.shape
     step = max(1, math.ceil(math.sqrt(min(depth, PLANES) * height * width / LOOKED_AT)))
-    intensity, values = measure_intensities(lambda z0, z1: volume.read(z0, z1)[..., ::step, ::step], depth)
+    intensity, values = measure_intensities(lambda z0, z1: volume.read(z0, z1)[..., ::step, ::step].copy(), depth)
     facts = VolumeFacts(0.0, {}, intensity, values, False)
     reference = [one.facts for one in record.volumes if one.facts]
     worst = max(_intensities(facts, reference, record.scheme == "ct"), key=lambda sign: sign.weight, default=None)
