@@ -76,7 +76,7 @@ lint: setup  ## check style, types and the workflow
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	MYPYPATH=workflow/lib:workflow/plugins $(BIN)/mypy --package biom3d_workflow --package snakemake_executor_plugin_ssh \
+	MYPYPATH=workflow/lib:workflow/plugins $(BIN)/mypy --package biom3d_workflow --package snakemake_executor_plugin_host \
 	  --package snakemake_logger_plugin_biom3d
 	MYPYPATH=containers/upstream $(BIN)/mypy --package biom3d_upstream
 	$(BIN)/snakefmt --check workflow

@@ -63,7 +63,7 @@ def test_every_package_that_is_imported_is_declared():
         Requirement(text).name.lower() for group in [PROJECT["dependencies"], *EXTRAS.values()] for text in group
     }
     owners = packages_distributions()
-    ours = {"biom3d", "biom3d_workflow", "snakemake_executor_plugin_ssh", "snakemake_logger_plugin_biom3d"}
+    ours = {"biom3d", "biom3d_workflow", "snakemake_executor_plugin_host", "snakemake_logger_plugin_biom3d"}
     undeclared = {}
     for path in [*ROOT.glob("biom3d/**/*.py"), *ROOT.glob("workflow/**/*.py")]:
         for name in imported(path) - ours - sys.stdlib_module_names:

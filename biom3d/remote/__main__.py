@@ -11,7 +11,15 @@ from biom3d.cli import add_subcommand, days, print_table, run_step, step_parser
 from biom3d.errors import HostError
 from biom3d.remote import setup_verbs
 from biom3d.remote.claims import KEEPS
-from biom3d.remote.profile import OWN, list_profiles, open_host, open_runtime, read_profile, write_profile
+from biom3d.remote.profile import (
+    OWN,
+    list_profiles,
+    open_host,
+    open_runtime,
+    read_profile,
+    renew_profile,
+    write_profile,
+)
 from biom3d.remote.runtime import KINDS, VENV
 
 if TYPE_CHECKING:
@@ -28,6 +36,7 @@ Passwords are asked for, or come from an agent, a keyring or BIOM3D_SSH_PASSWORD
 COMMANDS = {
     "add": "write your Snakemake profile for a host",
     **setup_verbs.COMMANDS,
+    "renew": "rewrite a profile that an older version made, whose executor was called 'ssh'",
     "list": "list your profiles that run jobs on hosts",
     "doctor": "check a host, and say how to mend what is wrong",
     "jobs": "list the jobs that run there or have ended there",
@@ -93,14 +102,18 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_settings(command: argparse.ArgumentParser) -> None:
     for field, (_, reason) in OWN.items():
-        flag = f"--{field.replace('_', '-')}"
+        flag = "--host" if field == "address" else f"--{field.replace('_', '-')}"
         if field == "check_store":
             command.add_argument(flag, action="store_true", help=reason)
         elif field in CHOICES:
             command.add_argument(flag, choices=CHOICES[field], help=reason)
         else:
-            command.add_argument(flag, type=TYPES.get(field, str), help=reason)
+            command.add_argument(flag, dest=field, type=TYPES.get(field, str), metavar=_metavar(flag), help=reason)
     command.add_argument("--replace", action="store_true", help="replace your profile of this name")
+
+
+def _metavar(flag: str) -> str:
+    return flag.removeprefix("--").replace("-", "_").upper()
 
 
 def execute(args: argparse.Namespace, report: "Reporter") -> None:
@@ -116,9 +129,13 @@ def _add(args: argparse.Namespace, report: "Reporter") -> None:
     report.info(f"next: biom3d remote doctor {args.name}   then: snakemake --profile {args.name}")
 
 
+def _renew(args: argparse.Namespace, report: "Reporter") -> None:
+    report.info(f"renewed '{renew_profile(args.name)}': executor and keys have the names of today")
+
+
 def _list(args: argparse.Namespace, report: "Reporter") -> None:
     rows = [
-        (name, settings.host, settings.user or "-", settings.workdir or "-", str(path))
+        (name, settings.address, settings.user or "-", settings.workdir or "-", str(path))
         for name, settings, path in list_profiles()
     ]
     print_table(("NAME", "HOST", "USER", "WORKDIR", "FILE"), rows)
@@ -136,7 +153,14 @@ def _doctor(args: argparse.Namespace, report: "Reporter") -> None:
         raise HostError(f"'{args.name}' cannot be used yet ({', '.join(failed)}); the lines above say how to mend it")
 
 
-ALONE = {"add": _add, "list": _list, "doctor": _doctor, "keygen": setup_verbs.keygen, "init": setup_verbs.init}
+ALONE = {
+    "add": _add,
+    "renew": _renew,
+    "list": _list,
+    "doctor": _doctor,
+    "keygen": setup_verbs.keygen,
+    "init": setup_verbs.init,
+}
 
 
 def _with_host(args: argparse.Namespace, report: "Reporter") -> None:

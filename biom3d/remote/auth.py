@@ -106,7 +106,7 @@ def authenticate(transport: "paramiko.Transport", station: Station, wallet: Wall
         keys = sum(word.startswith("key ") for word in tried)
         many = (
             f"after {keys} keys, which may be too many for it (MaxAuthTries): name the right one with --key-file, in"
-            " the profile as ssh-key-file, or set IdentitiesOnly in ~/.ssh/config"
+            " the profile as host-key-file, or set IdentitiesOnly in ~/.ssh/config"
         )
         tried.append(f"the server ended the attempt {many if keys >= MANY_KEYS else f'({error})'}")
     if not transport.is_authenticated():

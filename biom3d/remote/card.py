@@ -19,7 +19,7 @@ def settings_of(card: Card, name: str, given: Settings) -> Settings:
     key = key_path(name)
     has_engine = bool(card.engine)
     of_card = Settings(
-        host=card.address,
+        address=card.address,
         port=card.port,
         user=card.user,
         jump=card.jump or None,

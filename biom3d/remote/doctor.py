@@ -61,7 +61,7 @@ class Finding:
 def examine(settings: Settings, folder: Path, person: Person | None = None) -> Iterator[Finding]:
     """Yield what each check finds, as it is found; takes less than 10 s unless somebody is asked for a password."""
     end = time.monotonic() + ALL_S
-    if settings.host == LOCAL:
+    if settings.address == LOCAL:
         yield from _examine_inside(open_host(settings, folder), settings, end)
         return
     try:
@@ -141,7 +141,7 @@ def _check_port(first: Station, ssh: SSHSettings) -> Finding:
         return failure("port", explain(first, error) if isinstance(error, OSError) else error)
     if not banner.startswith(b"SSH-"):
         return Finding(
-            FAIL, "port", f"what answers at {where} is no SSH server", "check the port: ssh-port in the profile"
+            FAIL, "port", f"what answers at {where} is no SSH server", "check the port: host-port in the profile"
         )
     return Finding(OK, "port", f"{shown(banner)} answers at {where}")
 
@@ -185,7 +185,7 @@ def judge_shell(out: bytes, err: bytes = b"") -> Finding:
 
 def _examine_inside(host: Host, settings: Settings, end: float) -> Iterator[Finding]:
     """Yield what is found once commands run there."""
-    is_local = settings.host == LOCAL
+    is_local = settings.address == LOCAL
     checks: list[tuple[str, Callable[[], Finding]]] = [
         ("tools", lambda: _check_tools(host, settings.runtime == VENV)),
         ("workdir", lambda: _check_workdir(host)),
@@ -385,7 +385,7 @@ def _check_gpus(host: Host, settings: Settings) -> Finding:
         return Finding(state, "gpus", "no NVIDIA GPU, or no driver", "gpu: 0 in config.yaml, to compute on the CPU")
     unknown = [device for device in wanted or () if device not in there]
     if unknown:
-        fix = "set ssh-gpus in the profile to some of those, or leave it out for all"
+        fix = "set host-gpus in the profile to some of those, or leave it out for all"
         return Finding(FAIL, "gpus", f"no GPU {', '.join(unknown)} there, only {', '.join(there)}", fix)
     rows = [[part.strip() for part in line.split(",")] for line in _ask(host, questions.show_gpus()).splitlines()]
     return judge_gpus([row for row in rows if len(row) == 4], _drivers_wanted())

@@ -28,7 +28,9 @@ if typing.TYPE_CHECKING:
 LOCAL = "local"
 LOCAL_FOLDER = Path(".snakemake", "biom3d")  # jobs on this machine: on the file system of the outputs
 FILE = "profile.yaml"
-PREFIX = "ssh-"
+EXECUTOR = "host"
+OLD_EXECUTOR = "ssh"  # so it was called until another plugin of that name was announced
+PREFIX = "host-"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 OTHER_FILE = re.compile(r"(profile|config)(\.v\d+\+)?\.yaml")  # what Snakemake reads of a profile's folder
 # Paths of the host. Snakemake takes every value of a profile for a path of this machine: it replaces variables and `~`,
@@ -39,7 +41,7 @@ PLAIN = re.compile(r"[A-Za-z0-9_./~@-]+")
 
 # Keys that have nothing to do with the host, as in profiles/docker: value and reason.
 COMMON: dict[str, tuple[Any, str]] = {
-    "executor": ("ssh", "our plugin runs jobs in containers, here or on a host over SSH"),
+    "executor": ("host", "our plugin runs jobs in containers, here or on a host over SSH"),
     "jobs": (100, "as many at once as there are cores, memory and GPUs for; the others wait"),
     "nolock": (True, "the executor has a lock of its own, which ends with it: nothing to unlock after a power cut"),
     "keep-going": (True, "a bad data set fails alone; the table at the end says why"),
@@ -50,7 +52,7 @@ COMMON: dict[str, tuple[Any, str]] = {
 }
 # Keys of the host: an example for those that are not set, and the reason.
 OWN: dict[str, tuple[Any, str]] = {
-    "host": ("gpu1.example.org", "where jobs run: a name of ~/.ssh/config, an address, or 'local' (this machine)"),
+    "address": ("gpu1.example.org", "where jobs run: a name of ~/.ssh/config, an address, or 'local' (this machine)"),
     "port": (22, "of the SSH server; not set: that of ~/.ssh/config, else 22"),
     "user": ("lab", "account on the host; not set: that of ~/.ssh/config, else yours here"),
     "key_file": ("~/.ssh/id_ed25519", "private key; not set: those of ~/.ssh/config, the agent, ~/.ssh/id_*"),
@@ -84,9 +86,9 @@ OWN: dict[str, tuple[Any, str]] = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What a profile says of its host: the keys `ssh-*`, which are the executor plugin's settings."""
+    """What a profile says of its host: the keys `host-*`, which are the executor plugin's settings."""
 
-    host: str = LOCAL
+    address: str = LOCAL
     port: int | None = None
     user: str | None = None
     key_file: str | None = None
@@ -143,13 +145,13 @@ def check(settings: Settings) -> None:
     """Raise ConfigError for what cannot be right; nothing is connected."""
     _check_words(settings)
     _refuse_expanded(settings)
-    if "@" in settings.host:
-        raise ConfigError(f"host '{settings.host}' has an '@'; give the account with --user")
-    if settings.host == LOCAL:
+    if "@" in settings.address:
+        raise ConfigError(f"host '{settings.address}' has an '@'; give the account with --user")
+    if settings.address == LOCAL:
         _refuse_for_local(settings)
         return
     _check_numbers(settings)
-    _refuse_port_in_host(settings.host)
+    _refuse_port_in_host(settings.address)
     ssh = ssh_settings(settings)
     for user in (ssh.user, *(hop.user for hop in ssh.jump or ())):
         if user and ":" in user:
@@ -202,7 +204,7 @@ def _from_anywhere(settings: Settings) -> Settings:
 
 def _protected(settings: Settings) -> Settings:
     """Return the settings with paths of the host marked as such."""
-    if settings.host == LOCAL:
+    if settings.address == LOCAL:
         return settings
     return dataclasses.replace(
         settings,
@@ -224,7 +226,7 @@ def path_there(path: str | None) -> str | None:
 
 def _refuse_expanded(settings: Settings, source: str = "") -> None:
     """Raise ConfigError for a path of the host in which Snakemake would replace something by what it is here."""
-    for name in ON_HOST if settings.host != LOCAL else ():
+    for name in ON_HOST if settings.address != LOCAL else ():
         value = getattr(settings, name) or ""
         key = f"{source}{name.replace('_', '-')}"
         if "$" in value:
@@ -242,7 +244,7 @@ def _full(path: str | None) -> str | None:
 def render_profile(name: str, settings: Settings) -> str:
     """Return the text of a profile: every key with its reason, those that are not set as comments."""
     lines = [
-        f"# Jobs on {settings.host}; from any folder: snakemake --profile {name}",
+        f"# Jobs on {settings.address}; from any folder: snakemake --profile {name}",
         f"# Made by 'biom3d remote add {name}'. Change it as you like; 'biom3d remote doctor {name}' checks it.",
         "# No password stands here: it is asked for, or comes from an agent, a keyring or BIOM3D_SSH_PASSWORD.",
         "",
@@ -271,9 +273,14 @@ def read_profile(name: str) -> Settings:
     """
     path = find_profile(name)
     content = read_yaml(path)
-    if content.get("executor") != "ssh":
+    if content.get("executor") == OLD_EXECUTOR:
         raise ConfigError(
-            f"'{path}' is a profile for executor '{content.get('executor', 'local')}', not for ours, 'ssh'"
+            f"'{path}' was made by an older version: the executor '{OLD_EXECUTOR}' is called '{EXECUTOR}' now; renew it"
+            f" with: biom3d remote renew {name}"
+        )
+    if content.get("executor") != EXECUTOR:
+        raise ConfigError(
+            f"'{path}' is a profile for executor '{content.get('executor', 'local')}', not for ours, '{EXECUTOR}'"
         )
     hints = typing.get_type_hints(Settings)
     values = {}
@@ -291,6 +298,25 @@ def read_profile(name: str) -> Settings:
         venv=path_there(settings.venv),
         engine_socket=path_there(settings.engine_socket),
     )
+
+
+def renew_profile(name: str) -> Path:
+    """Give executor and keys of a profile of an older version their names of today; return its path.
+
+    Everything else in the file stays as it is.
+    """
+    path = find_profile(name)
+    if read_yaml(path).get("executor") != OLD_EXECUTOR:
+        raise ConfigError(f"'{path}' needs no renewal: its executor is not '{OLD_EXECUTOR}'")
+    text = path.read_text(encoding="utf-8")
+    for old, new in (
+        (rf"(executor:\s*){OLD_EXECUTOR}\b", rf"\g<1>{EXECUTOR}"),
+        (r"(# )?ssh-host:", r"\g<1>host-address:"),
+        (r"(# )?ssh-(?=[a-z-]+:)", rf"\g<1>{PREFIX}"),
+    ):
+        text = re.sub(rf"^{old}", new, text, flags=re.MULTILINE)
+    write_text(path, text)
+    return path
 
 
 def find_profile(name: str) -> Path:
@@ -318,7 +344,7 @@ def ssh_settings(settings: Settings) -> SSHSettings:
     """Return what the profile says of a host reached by SSH; what it leaves open comes from ~/.ssh/config."""
     given = {name: getattr(settings, name) for name in ("port", "user", "workdir", "parallel", "bandwidth_mb_s")}
     return SSHSettings(
-        host=settings.host,
+        host=settings.address,
         key_file=Path(settings.key_file).expanduser() if settings.key_file else None,
         jump=parse_jump(settings.jump) if settings.jump else None,
         engine_socket=path_there(settings.engine_socket),
@@ -337,7 +363,7 @@ def open_host(settings: Settings, folder: Path) -> Host:
 
     `settings` may be the executor plugin's own, which has the same fields; None there stands for the default.
     """
-    if settings.host in (None, LOCAL):
+    if settings.address in (None, LOCAL):
         return _local_class(settings)(folder / LOCAL_FOLDER, settings.engine_socket)
     return ssh_class(settings)(ssh_settings(settings))
 
@@ -370,7 +396,7 @@ def open_runtime(settings: Settings, host: Host) -> Runtime:
         return Containers(host)
     from biom3d.remote.venv import Venv
 
-    is_here = settings.host in (None, LOCAL)
+    is_here = settings.address in (None, LOCAL)
     return Venv(host, path_there(settings.venv) or (sys.prefix if is_here else None))
 
 

@@ -27,7 +27,7 @@ def init(
         ConfigError: the profile is for this machine.
         HostError: the server lacks something, or a command failed there.
     """
-    if settings.host == LOCAL:
+    if settings.address == LOCAL:
         raise ConfigError("this profile is for this machine; run here: biom3d server init DIR")
     station = plan_route(ssh_settings(settings))[-1]
 

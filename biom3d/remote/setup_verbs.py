@@ -42,7 +42,7 @@ def settings_to_add(args: argparse.Namespace, report: "Reporter") -> Settings:
     fields = (field.name for field in dataclasses.fields(Settings))
     values = {name: getattr(args, name) for name in fields if getattr(args, name) is not None}
     if not args.card:
-        if "host" not in values:
+        if "address" not in values:
             raise ConfigError("give the server's card (--card FILE) or its name or address (--host HOST)")
         return Settings(**values)
     from biom3d.remote.card import settings_of, trust

@@ -244,7 +244,7 @@ def read_description(done: Finished, host: str, folder: str) -> tuple[Capacity, 
     if done.code == NO_ENVIRONMENT:
         raise HostError(
             f"{host}: there is no environment '{folder}'; make it there: python3 -m venv {folder} &&"
-            f" {folder}/bin/pip install 'biom3d-workflow[engine]', or say where it is: ssh-venv in the profile"
+            f" {folder}/bin/pip install 'biom3d-workflow[engine]', or say where it is: host-venv in the profile"
         )
     lines = done.out.decode(errors="replace").splitlines()
     try:
@@ -267,7 +267,7 @@ def refuse_image(image: str, environment: Environment, host: str) -> None:
     if variant.startswith(("upstream", "official")):
         raise ConfigError(
             f"image '{variant}' holds another program than ours, and runs only where there are containers;"
-            " take a host with ssh-runtime: docker or podman, or our own engine"
+            " take a host with host-runtime: docker or podman, or our own engine"
         )
     problem = describe_mismatch(environment)
     if problem:

@@ -106,7 +106,7 @@ def _supervisor(host: Host, job: Seen, runtime: Runtime | None) -> Runtime:
     runtime = runtime or Containers(host)
     if job.kind != runtime.kind:
         wanted = "venv" if job.kind == VENV else "docker or podman"
-        raise HostError(f"{host.name}: job '{job.name}' is of another kind; take a profile with ssh-runtime: {wanted}")
+        raise HostError(f"{host.name}: job '{job.name}' is of another kind; take a profile with host-runtime: {wanted}")
     return runtime
 
 

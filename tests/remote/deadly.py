@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import snakemake_executor_plugin_ssh as plugin
+import snakemake_executor_plugin_host as plugin
 
 from biom3d.remote import claims, lifecycle, local, ssh, venv
 

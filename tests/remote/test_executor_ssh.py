@@ -9,7 +9,7 @@ from pathlib import Path
 import docker
 import pytest
 from snakemake.common.tests import TestWorkflowsLocalStorageBase
-from snakemake_executor_plugin_ssh import ExecutorSettings
+from snakemake_executor_plugin_host import ExecutorSettings
 
 from biom3d.remote.job import LABEL
 from tests.remote.server import names_in, wait_for
@@ -39,11 +39,11 @@ class TestOverSSH(TestWorkflowsLocalStorageBase):
         self.client, self.image = client, base_image
 
     def get_executor(self):
-        return "ssh"
+        return "host"
 
     def get_executor_settings(self):
         return ExecutorSettings(
-            host="server",
+            address="server",
             config=str(self.client.config),
             key_file=str(self.client.folder / "key"),
             workdir="snakemake",
@@ -93,10 +93,10 @@ rule fold:
 
 def start_snakemake(folder: Path, client, image: str, snakefile: str = SNAKEFILE) -> subprocess.Popen[str]:
     (folder / "Snakefile").write_text(snakefile)
-    settings = {"host": "server", "config": client.config, "key-file": client.folder / "key", "image": image}
-    words = [str(word) for name, value in settings.items() for word in (f"--ssh-{name}", value)]
-    command = [sys.executable, "-m", "snakemake", "--executor", "ssh", "--jobs", "2", "--nolock", *words]
-    command += ["--ssh-workdir", "stopped", "--rerun-incomplete"]
+    settings = {"address": "server", "config": client.config, "key-file": client.folder / "key", "image": image}
+    words = [str(word) for name, value in settings.items() for word in (f"--host-{name}", value)]
+    command = [sys.executable, "-m", "snakemake", "--executor", "host", "--jobs", "2", "--nolock", *words]
+    command += ["--host-workdir", "stopped", "--rerun-incomplete"]
     return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

@@ -23,7 +23,7 @@ rule job:
 
 
 def run(folder: Path, words: list[str], program: list[str]) -> int:
-    line = [sys.executable, "-m", *program, "--executor", "ssh", "--jobs", "1", "--nolock", "--rerun-incomplete"]
+    line = [sys.executable, "-m", *program, "--executor", "host", "--jobs", "1", "--nolock", "--rerun-incomplete"]
     done = subprocess.run(
         [*line, "--directory", str(folder), "--snakefile", str(folder / "Snakefile"), *words],
         cwd=ROOT,
@@ -49,14 +49,14 @@ def kill_at_each(folder: Path, options: list[str], steps: list[str]) -> None:
 
 
 def test_no_job_runs_twice_though_the_client_is_killed_at_each_step_of_one(tmp_path):
-    kill_at_each(tmp_path, ["--ssh-runtime", "venv"], [step for step in STEPS if step != "stage over SSH"])
+    kill_at_each(tmp_path, ["--host-runtime", "venv"], [step for step in STEPS if step != "stage over SSH"])
     assert list((tmp_path / ".snakemake/biom3d/jobs").iterdir()) == []
 
 
 def test_nor_over_ssh_in_its_last_second(tmp_path, own_client):
-    settings = {"host": "server", "config": own_client.config, "key-file": own_client.folder / "key"}
+    settings = {"address": "server", "config": own_client.config, "key-file": own_client.folder / "key"}
     settings |= {"workdir": own_client.folder / "lab", "runtime": "venv", "venv": sys.prefix}
-    words = [word for name, value in settings.items() for word in (f"--ssh-{name}", str(value))]
+    words = [word for name, value in settings.items() for word in (f"--host-{name}", str(value))]
     steps = ["stage over SSH", "bring", "note arrival", "leave", "report"]
     kill_at_each(tmp_path, words, steps)
     assert list((own_client.folder / "lab/.biom3d/jobs").iterdir()) == []

@@ -22,6 +22,7 @@ from biom3d.remote.profile import (
     profiles_folder,
     read_profile,
     render_profile,
+    renew_profile,
     ssh_settings,
     write_profile,
 )
@@ -29,7 +30,7 @@ from tests.remote.test_run import with_engine
 
 __all__ = ["with_engine"]
 ROOT = Path(__file__).parents[2]
-HOST = Settings(host="gpu1.example.org")
+HOST = Settings(address="gpu1.example.org")
 ALL = Settings(
     "server",
     2222,
@@ -61,7 +62,7 @@ def keys(text: str) -> set[str]:
 
 
 def test_the_settings_are_those_of_the_plugin():
-    from snakemake_executor_plugin_ssh import ExecutorSettings
+    from snakemake_executor_plugin_host import ExecutorSettings
 
     theirs = [field.name for field in dataclasses.fields(ExecutorSettings)]
     assert [field.name for field in dataclasses.fields(Settings)] == theirs == list(OWN)
@@ -78,8 +79,8 @@ def test_every_key_has_a_reason():
 
 
 def test_a_key_that_is_not_set_becomes_valid_when_its_comment_sign_goes():
-    text = render_profile("x", HOST).replace("\n# ssh-", "\nssh-")
-    assert {f"ssh-{name.replace('_', '-')}" for name in OWN} <= keys(text)
+    text = render_profile("x", HOST).replace("\n# host-", "\nhost-")
+    assert {f"host-{name.replace('_', '-')}" for name in OWN} <= keys(text)
 
 
 def test_what_was_written_is_read_again(tmp_path):
@@ -90,7 +91,7 @@ def test_what_was_written_is_read_again(tmp_path):
 
 
 def test_a_number_where_a_word_is_wanted_is_read_as_snakemake_does(tmp_path):
-    (tmp_path / "p.yaml").write_text("executor: ssh\nssh-gpus: 0\n")
+    (tmp_path / "p.yaml").write_text("executor: host\nhost-gpus: 0\n")
     assert read_profile("p.yaml").gpus == "0"
 
 
@@ -108,11 +109,11 @@ def test_snakemake_reads_every_key_from_any_folder(tmp_path):
         "import sys; from snakemake.cli import parse_args\n"
         "from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry as R\n"
         "_, args = parse_args(['--profile', 'all'])\n"
-        "s = R().get_plugin('ssh').get_settings(args)\nprint(args.executor, vars(s))"
+        "s = R().get_plugin('host').get_settings(args)\nprint(args.executor, vars(s))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == f"ssh {dataclasses.asdict(ALL)}"
+    assert done.stdout.strip() == f"host {dataclasses.asdict(ALL)}"
 
 
 def test_snakemake_runs_a_workflow_with_the_profile(tmp_path):
@@ -216,8 +217,8 @@ def test_the_plugins_own_profile_can_be_named_by_its_path():
     ("text", "words"),
     [
         ("executor: slurm\n", "slurm"),
-        ("executor: ssh\nssh-hots: a\n", "did you mean 'host'"),
-        ("executor: ssh\nssh-port: high\n", "port"),
+        ("executor: host\nhost-adress: a\n", "did you mean 'address'"),
+        ("executor: host\nhost-port: high\n", "port"),
         ("- a\n", "wanted a mapping"),
     ],
 )
@@ -279,7 +280,7 @@ def test_a_path_of_the_host_is_no_path_here_to_snakemake():
             os.setuid(65534)
             try:
                 found = ProfileConfigFileParser().parse(profile)
-                os._exit(0 if found["ssh-workdir"] == "there:/root/biom3d" else 1)
+                os._exit(0 if found["host-workdir"] == "there:/root/biom3d" else 1)
             except BaseException:
                 os._exit(2)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
@@ -306,7 +307,7 @@ def test_a_variable_of_this_computer_in_a_path_of_the_host_is_refused(path):
         write_profile("gpu", Settings("h", workdir=path))
     write_profile("gpu", Settings("h", workdir="lab"))
     file = profiles_folder() / "gpu/profile.yaml"
-    file.write_text(file.read_text().replace("ssh-workdir: lab", f"ssh-workdir: {path}"))
+    file.write_text(file.read_text().replace("host-workdir: lab", f"host-workdir: {path}"))
     with pytest.raises(ConfigError, match="variables are those of this computer"):
         read_profile("gpu")
 
@@ -333,3 +334,28 @@ def test_after_add_snakemake_runs_jobs_on_the_host_from_any_folder(client, with_
     )
     assert done.returncode == 0, done.stderr
     assert (folder / "who").read_text().strip() == str(pwd.getpwnam(client.account.name).pw_uid)
+
+
+OLD_PROFILE = """\
+# mine
+executor: ssh  # our plugin
+jobs: 7
+ssh-host: gpu1  # where jobs run
+# ssh-port: 22  # of the SSH server
+ssh-key-file: /keys/a
+default-resources: ["mem_mb=100"]
+"""
+
+
+def test_a_profile_of_an_older_version_is_told_and_renewed():
+    file = profiles_folder() / "old" / "profile.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(OLD_PROFILE)
+    with pytest.raises(ConfigError, match="renew it with: biom3d remote renew old"):
+        read_profile("old")
+    assert remote.main(["renew", "old"]) == 0
+    assert read_profile("old") == Settings("gpu1", key_file="/keys/a")
+    expected = OLD_PROFILE.replace("executor: ssh", "executor: host").replace("ssh-host", "host-address")
+    assert file.read_text() == expected.replace("ssh-", "host-")
+    with pytest.raises(ConfigError, match="needs no renewal"):
+        renew_profile("old")

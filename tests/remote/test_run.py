@@ -38,8 +38,8 @@ def make_project(folder: Path) -> None:
 
 
 def options(client) -> list[str]:
-    settings = {"host": "server", "config": client.config, "key-file": client.folder / "key", "workdir": "lab"}
-    words = [word for name, value in settings.items() for word in (f"--ssh-{name}", str(value))]
+    settings = {"address": "server", "config": client.config, "key-file": client.folder / "key", "workdir": "lab"}
+    words = [word for name, value in settings.items() for word in (f"--host-{name}", str(value))]
     return ["--workflow-profile", str(ROOT / "profiles/docker"), *words]
 
 
@@ -56,8 +56,8 @@ def own_client(tmp_path, key):
 
 
 def without_containers(client: Client) -> list[str]:
-    runtime = ["--ssh-runtime", "venv", "--ssh-venv", sys.prefix]
-    return [*options(client), "--ssh-workdir", str(client.folder / "lab"), *runtime]
+    runtime = ["--host-runtime", "venv", "--host-venv", sys.prefix]
+    return [*options(client), "--host-workdir", str(client.folder / "lab"), *runtime]
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def door(server, account, with_engine, cpu_image):
 
 
 def through_the_gate(client: Client, door: Door) -> list[str]:
-    return [*options(client), "--ssh-key-file", str(door.key), "--ssh-workdir", str(door.workdir)]
+    return [*options(client), "--host-key-file", str(door.key), "--host-workdir", str(door.workdir)]
 
 
 @pytest.fixture
@@ -90,9 +90,9 @@ def on_the_server_image(box: Box, folder: Path) -> list[str]:
     key = " ".join((box.folder / "state/hostkeys/ssh_host_ed25519_key.pub").read_text().split()[:2])
     (folder / "known").write_text(f"[127.0.0.1]:{box.port} {key}\n")
     (folder / "config").write_text(f"Host *\n  UserKnownHostsFile {folder}/known\n  IdentityAgent none\n")
-    settings = {"host": "127.0.0.1", "port": box.port, "user": "biom3d", "key-file": box.key, "workdir": "/work"}
+    settings = {"address": "127.0.0.1", "port": box.port, "user": "biom3d", "key-file": box.key, "workdir": "/work"}
     settings |= {"config": folder / "config", "runtime": "venv", "venv": "/opt/venv"}
-    words = [word for name, value in settings.items() for word in (f"--ssh-{name}", str(value))]
+    words = [word for name, value in settings.items() for word in (f"--host-{name}", str(value))]
     return ["--workflow-profile", str(ROOT / "profiles/docker"), *words]
 
 

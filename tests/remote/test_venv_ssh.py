@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from snakemake.common.tests import TestWorkflowsLocalStorageBase
-from snakemake_executor_plugin_ssh import ExecutorSettings
+from snakemake_executor_plugin_host import ExecutorSettings
 
 from biom3d.errors import ConfigError, HostError, JobError
 from biom3d.remote import verbs
@@ -310,7 +310,7 @@ def test_clients_that_never_come_back_are_forgotten(far):
 
 def test_a_container_is_not_stopped_through_a_profile_without_containers(far):
     seen = verbs.Seen("a" * 24, "x", "running", "", "1", "0", (), str(far.host.user()[0]), True, True)
-    with pytest.raises(HostError, match="ssh-runtime: docker or podman"):
+    with pytest.raises(HostError, match="host-runtime: docker or podman"):
         verbs.cancel(far.host, seen, far.runtime)
 
 
@@ -352,11 +352,11 @@ class TestOverSSHWithoutContainers(TestWorkflowsLocalStorageBase):
         self.client, self.environment = client, environment
 
     def get_executor(self):
-        return "ssh"
+        return "host"
 
     def get_executor_settings(self):
         return ExecutorSettings(
-            host="server",
+            address="server",
             config=str(self.client.config),
             key_file=str(self.client.folder / "key"),
             workdir="snakemake-venv",

@@ -142,7 +142,7 @@ def said():
 
 def test_the_doctor_finds_nothing_that_the_gate_stands_in_the_way_of(door, settings, tmp_path):
     given = Settings(
-        host="server", key_file=str(settings.key_file), config=str(settings.config), workdir=str(door.workdir)
+        address="server", key_file=str(settings.key_file), config=str(settings.config), workdir=str(door.workdir)
     )
     found = list(examine(given, tmp_path))
     assert {finding.what for finding in found} >= {"tools", "workdir", "disk", "clock", "engine", "line"}

@@ -53,7 +53,7 @@ def add(card: Path, *more: object) -> int:
 def test_a_card_makes_a_profile_and_the_server_known(known_hosts, card_of, account, server):
     assert add(card_of()) == 0
     settings = read_profile("gpu1")
-    assert (settings.host, settings.port, settings.user, settings.workdir) == (
+    assert (settings.address, settings.port, settings.user, settings.workdir) == (
         server.address,
         server.port,
         account.name,
@@ -111,7 +111,7 @@ def test_the_key_of_keygen_is_used(home):
 
 def test_what_is_given_goes_before_the_card(home):
     settings = settings_of(CARD, "gpu1", Settings(user="anna", workdir="mine"))
-    assert (settings.host, settings.user, settings.workdir) == (CARD.address, "anna", "mine")
+    assert (settings.address, settings.user, settings.workdir) == (CARD.address, "anna", "mine")
 
 
 def test_keygen_makes_a_key_that_ssh_reads(home, capsys):

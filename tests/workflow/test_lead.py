@@ -26,16 +26,24 @@ def test_a_fresh_clone_leads_on_to_the_profile_remote(tmp_path):
         (["--profile", "local"], "snakemake --workflow-profile local"),
         (["--profile=gpu1"], "`biom3d remote add gpu1 --host HOST`"),
         (["--profile", "mine"], ""),
+        (["--profile", "old"], "renew it with: biom3d remote renew old"),
+        (["--profile", "theirs"], ""),
         (["--profile", "/no/such"], ""),
         (["-n"], ""),
     ],
 )
 def test_only_a_profile_that_is_not_there_is_told(words, said, tmp_path, monkeypatch, capsys):
-    from snakemake_executor_plugin_ssh.lead import lead_on
+    from snakemake_executor_plugin_host.lead import lead_on
 
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.delenv("SNAKEMAKE_PROFILE", raising=False)
-    (tmp_path / "snakemake" / "mine").mkdir(parents=True)
+    for name, text in (
+        ("mine", "executor: host\nhost-address: a\n"),
+        ("old", "executor: ssh\nssh-host: a\n"),
+        ("theirs", "executor: ssh\nssh-target: a\n"),  # of another plugin
+    ):
+        (tmp_path / "snakemake" / name).mkdir(parents=True)
+        (tmp_path / "snakemake" / name / "profile.yaml").write_text(text)
     monkeypatch.setattr(sys, "argv", ["/env/bin/snakemake", *words])
     lead_on()
     err = capsys.readouterr().err

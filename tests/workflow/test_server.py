@@ -110,26 +110,28 @@ def test_without_a_host_of_their_own_jobs_cannot_have_it(folder):
 
 def find(words: str, **options):
     """Ask where jobs run; `words` are the command line, `options` what Snakemake's parser makes of them."""
-    given = {"executor": "ssh", "report_after_run": False, "host": "gpu1"} | options
+    given = {"executor": "host", "report_after_run": False, "address": "gpu1"} | options
     options = read_options(words.split(), lambda words: SimpleNamespace(**given))
     return find_server(options, lambda options: options)
 
 
 def test_an_executor_with_a_host_has_data_of_its_own():
-    assert find("/bin/snakemake --profile gpu1").host == "gpu1"
-    assert find("x/snakemake/__main__.py").host == "gpu1"
-    assert find("snakemake -n", dryrun=True).host == "gpu1"
+    assert find("/bin/snakemake --profile gpu1").address == "gpu1"
+    assert find("x/snakemake/__main__.py").address == "gpu1"
+    assert find("snakemake -n", dryrun=True).address == "gpu1"
 
 
 def test_the_executor_has_containers_unless_it_is_told_to_do_without():
     def inside(**options):
         return has_containers(SimpleNamespace(**options), lambda options: options)
 
-    assert [inside(executor="ssh", runtime=runtime) for runtime in (None, "podman", VENV)] == [True, True, False]
+    assert [inside(executor="host", runtime=runtime) for runtime in (None, "podman", VENV)] == [True, True, False]
     assert (inside(executor="local"), has_containers(None, None)) == (False, False)
 
 
-@pytest.mark.parametrize("options", [{"executor": "local"}, {"executor": None}, {"host": "local"}, {"host": None}])
+@pytest.mark.parametrize(
+    "options", [{"executor": "local"}, {"executor": None}, {"address": "local"}, {"address": None}]
+)
 def test_other_executors_have_none(options):
     assert find("snakemake", **options) is None
 
@@ -140,7 +142,7 @@ def test_where_nothing_runs_no_server_is_asked(option):
 
 
 def test_a_report_after_a_run_is_a_run():
-    assert find("snakemake", report="r.html", report_after_run=True).host == "gpu1"
+    assert find("snakemake", report="r.html", report_after_run=True).address == "gpu1"
 
 
 def test_another_program_s_command_line_says_nothing():
@@ -191,7 +193,7 @@ def test_without_running_anything_what_was_noted_counts(folder):
 def test_a_host_that_cannot_be_reached_is_told_before_anything_starts(folder):
     write_request("models: {m: }", [HERE, THERE], HEADER)
     Path("none").touch()
-    words = ["--ssh-host", "127.0.0.1", "--ssh-port", "1", "--ssh-config", "none"]
+    words = ["--host-address", "127.0.0.1", "--host-port", "1", "--host-config", "none"]
     done = run_snakemake("--workflow-profile", str(ROOT / "profiles/docker"), *words, "-n")
     message = done.stdout.split("ConfigurationError:\n")[1]
     assert message.startswith("127.0.0.1: nothing listens")

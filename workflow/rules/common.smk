@@ -122,7 +122,7 @@ def forget_other_servers():
         return
     from biom3d.remote.held import drop_elsewhere
 
-    drop_elsewhere(Path("data/preprocessed"), settings.host if settings else None)
+    drop_elsewhere(Path("data/preprocessed"), settings.address if settings else None)
 
 
 def refuse_missing_containers(name):

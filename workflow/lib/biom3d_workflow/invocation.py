@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 STARTERS = ("snakemake", "__main__.py")
-EXECUTOR, THIS_MACHINE = "ssh", (None, "local")
+EXECUTOR, THIS_MACHINE = "host", (None, "local")
 VENV = "venv"  # a runtime of the executor without containers, as in biom3d.remote.runtime (a test compares)
 UNKNOWN: Final = "unknown"  # nothing is going to run, or another program decides where: what was noted before counts
 # Options of Snakemake with which nothing runs, and no server needs to be there.
@@ -48,7 +48,7 @@ def find_server(options: Any, settings_of: Callable[[Any], Any]) -> Any:
     if options is None or looks_only(options):
         return UNKNOWN
     settings = settings_of(options) if options.executor == EXECUTOR else None
-    return None if settings is None or settings.host in THIS_MACHINE else settings
+    return None if settings is None or settings.address in THIS_MACHINE else settings
 
 
 def looks_only(options: Any) -> bool:

@@ -16,8 +16,8 @@ HERE, SERVER = "local", "server"
 # Jobs write below these, and what comes from the server is read-only.
 OURS = ("results", "data/pred", "data/preprocessed", "logs/steps")
 PROFILE = (
-    "lies on the server; give a profile whose executor is ssh and whose host is that server: snakemake --profile NAME"
-    " (made by: biom3d remote add NAME)"
+    "lies on the server; give a profile whose executor is `host` and whose address is that server: snakemake"
+    " --profile NAME (made by: biom3d remote add NAME)"
 )
 
 IsWanted = Callable[[str], bool]

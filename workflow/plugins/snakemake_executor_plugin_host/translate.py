@@ -162,7 +162,7 @@ def _image(members: Sequence[Any], default: str | None) -> str:
         raise ConfigError(f"rules {rules} form one group and so need one image; they name {len(images)}")
     image = max(images, key=str)
     if not image:
-        raise ConfigError(f"rule {rules} has no image; give it a `container:`, or a default: --ssh-image IMAGE")
+        raise ConfigError(f"rule {rules} has no image; give it a `container:`, or a default: --host-image IMAGE")
     return _reference(image)
 
 

@@ -20,7 +20,7 @@ from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
 from snakemake_interface_executor_plugins.settings import CommonSettings, ExecutorSettingsBase
 
-from snakemake_executor_plugin_ssh.lead import lead_on
+from snakemake_executor_plugin_host.lead import lead_on
 
 LOOK_EVERY_S = 0.2  # how soon Snakemake learns that a job has ended; looking costs nothing
 
@@ -30,9 +30,9 @@ lead_on()  # here, because Snakemake imports this before it looks for the profil
 
 @dataclass
 class ExecutorSettings(ExecutorSettingsBase):
-    """Each is an option `--ssh-NAME` and a profile key `ssh-NAME`."""
+    """Each is an option `--host-NAME` and a profile key `host-NAME`."""
 
-    host: Optional[str] = field(
+    address: Optional[str] = field(
         default="local",
         metadata={"help": "Where jobs run: 'local' (this machine, without SSH), a name of ~/.ssh/config, an address"},
     )
@@ -120,7 +120,7 @@ class Executor(RemoteExecutor):
     """Runs each job in a thread of its own, which lives as long as the job does."""
 
     def __post_init__(self) -> None:
-        from snakemake_executor_plugin_ssh.translate import lock, make_runner, usual_image
+        from snakemake_executor_plugin_host.translate import lock, make_runner, usual_image
 
         self._stop = threading.Event()
         self._threads: list[_Running] = []
@@ -138,7 +138,7 @@ class Executor(RemoteExecutor):
         Snakemake removes what a failed job was to make anew: a missing image must not cost a trained model.
         """
         from biom3d.remote.forecast import foretell
-        from snakemake_executor_plugin_ssh.translate import first_inputs, needed
+        from snakemake_executor_plugin_host.translate import first_inputs, needed
 
         if not self._is_checked:
             to_come = list(self.workflow.dag.needrun_jobs())
@@ -153,7 +153,7 @@ class Executor(RemoteExecutor):
 
     def run_job(self, job: JobExecutorInterface) -> None:
         """Translate the job and start its thread."""
-        from snakemake_executor_plugin_ssh.translate import translate_job
+        from snakemake_executor_plugin_host.translate import translate_job
 
         try:
             spec = translate_job(job, self._image)
