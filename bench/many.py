@@ -41,7 +41,7 @@ def measure(folder: Path, count: int, size: int, repeats: int) -> str:
         for number in range(repeats):
             work, home = folder / f"work{number}", folder / f"home{number}"
             profile.write_text(
-                f"executor: ssh\nssh-host: server\nssh-config: {folder}/config-open\nssh-workdir: there:{work}\n"
+                f"executor: host\nhost-address: server\nhost-config: {folder}/config-open\nhost-workdir: there:{work}\n"
             )
             send = [sys.executable, "-m", "biom3d.remote", "send", str(profile.parent), "many"]
             send += ["--images", str(folder / "images")]
