@@ -29,6 +29,7 @@ FEW = 3  # values: they may be kinds of objects even if each is of one piece, as
 PIECES = 1.5  # a value, on average; an object may be cut by another, or be drawn badly
 MAX_KINDS = 254  # the limit of num_classes
 MINUTES = 30
+TELLS_NOTHING = ("images", "image", "imgs", "img", "raw", "data", "stacks", "volumes", "input", "inputs")
 TABLE = """\
 # One data set a row, columns separated by tabs. A # switches a row off; columns of your own are notes.
 # dataset: a name. images, masks: folders, or one file each; masks for some of the images are enough. train: models that
@@ -51,6 +52,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=Path, metavar="DIR", help="images to segment: a first row of the table")
     parser.add_argument("--masks", type=Path, metavar="DIR", help="masks of some or all of them, to learn from")
     parser.add_argument("--demo", action="store_true", help="the configuration and the table of the demo")
+    parser.add_argument(
+        "--name",
+        metavar="NAME",
+        help="name of the data set (default: that of the folder of images, or of the one above)",
+    )
     parser.add_argument("--model", default="model", metavar="NAME", help="name of the model (default: model)")
     return parser
 
@@ -62,7 +68,10 @@ def execute(args: argparse.Namespace, report: "Reporter") -> None:
         raise ConfigError("--masks without --images; give the images that they belong to")
     if args.demo and args.images is not None:
         raise ConfigError("--demo has its own images; leave --images out, or --demo")
-    _refuse_bad_name(args.model)
+    if args.name is not None and args.images is None:
+        raise ConfigError("--name without --images; give the images that it names")
+    for option, name in (("--model", args.model), ("--name", args.name or "x")):
+        _refuse_bad_name(option, name)
     config, table = args.project / "config" / "config.yaml", args.project / "config" / "datasets.tsv"
     labels = Labels()
     if args.images is not None:
@@ -80,15 +89,15 @@ def execute(args: argparse.Namespace, report: "Reporter") -> None:
         print(f"cd {args.project} && biom3d demo data/demo && biom3d run")
         return
     _write_new(config, config_text(sources, args.model, labels, _has_gpu()), report)
-    _write_new(table, TABLE + table_text(args.images, args.masks, args.model), report)
+    _write_new(table, TABLE + table_text(args.images, args.masks, args.model, args.name), report)
     first = "" if args.images else f"write your data sets into {table}, then: "
     print(f"{first}cd {args.project} && biom3d run")
 
 
-def _refuse_bad_name(name: str) -> None:
+def _refuse_bad_name(option: str, name: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ConfigError(
-            f"--model '{name}': wanted letters, digits, '.', '_' and '-', starting with a letter or digit"
+            f"{option} '{name}': wanted letters, digits, '.', '_' and '-', starting with a letter or digit"
         )
 
 
@@ -146,14 +155,20 @@ def config_text(sources: Path, model: str, labels: Labels, has_gpu: bool) -> str
     return "\n".join(lines) + "\n"
 
 
-def table_text(images: Path | None, masks: Path | None, model: str) -> str:
+def table_text(images: Path | None, masks: Path | None, model: str, name: str | None = None) -> str:
     """Return the header, and a row for the images: where there are masks the model learns from it, and segments it."""
     rows = ["\t".join(COLUMNS)]
     if images is not None:
-        name = re.sub(r"[^A-Za-z0-9._-]+", "_", images.resolve().name).strip("._-") or "images"
+        name = name or _name_of(images.resolve())
         paths = [str(path.resolve()) if path else "" for path in (images, masks)]
         rows.append("\t".join([name, *paths, model if masks else "", model, "", ""]))
     return "\n".join(rows) + "\n"
+
+
+def _name_of(images: Path) -> str:
+    """Return a name for a data set: that of its folder, or of the one above where it only says what is in it."""
+    folder = images.parent if images.name.lower() in TELLS_NOTHING and images.parent.name else images
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", folder.name).strip("._-") or "images"
 
 
 def _has_gpu() -> bool:

@@ -229,20 +229,21 @@ def _check_whole(file: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> No
         return
     bits = min(series.keyframe.bitspersample, 8 * series.dtype.itemsize)
     part = int(np.prod(series.keyframe.chunks, dtype=np.float64)) * series.dtype.itemsize
-    for number, page in enumerate(series.pages):
+    planes = max(len(series.pages), series.size // max(1, series.keyframe.size))  # of a cut file not all are found
+    for number, page in enumerate(series.pages, start=1):
         if page is None:
-            raise _damaged(f"plane {number} of {len(series.pages)} is missing")
+            raise _damaged(f"plane {number} of {planes} is missing")
         if len(page.dataoffsets) < int(np.prod(page.chunked)):
-            raise _damaged(f"plane {number} of {len(series.pages)} lacks some of its parts")
+            raise _damaged(f"plane {number} of {planes} lacks some of its parts")
         for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
             if offset + count > size:
-                raise _damaged(f"plane {number} of {len(series.pages)} ends after the end of the file")
+                raise _damaged(f"plane {number} of {planes} ends after the end of the file")
             if count == 0:
-                raise _damaged(f"plane {number} of {len(series.pages)} has a part without data")
+                raise _damaged(f"plane {number} of {planes} has a part without data")
         if series.keyframe.compression == 1 and sum(page.databytecounts) * 8 < series.keyframe.size * bits:
-            raise _damaged(f"plane {number} of {len(series.pages)} has less data than pixels")
+            raise _damaged(f"plane {number} of {planes} has less data than pixels")
         if part > _MOST_PACKED * max(page.databytecounts):
-            raise _damaged(f"plane {number} of {len(series.pages)} has parts of {part} bytes, packed in almost none")
+            raise _damaged(f"plane {number} of {planes} has parts of {part} bytes, packed in almost none")
 
 
 def _page_reader(series: tifffile.TiffPageSeries, layout: Layout, dtype: np.dtype) -> Callable[[int, int], np.ndarray]:

@@ -2,12 +2,13 @@
 
 import base64
 import hashlib
+import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from biom3d import __version__
 from biom3d.events import duration_text
@@ -15,6 +16,9 @@ from biom3d.reporting import charts, record
 from biom3d.reporting.previews import read_preview, size_of
 from biom3d.reporting.results import DONE, TROUBLE, Line, Pair, Picture, Quality, Results, Score, read_results
 from biom3d.reporting.trainings import Training, read_trainings
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 # Bytes of all small pictures; written as text they are a third larger. Up to some hundred data sets the worst picture
 # of each is there; others only while the page stays below 10 MB.
@@ -187,6 +191,7 @@ def render(story: Story) -> str:
         "length_in": _length_text,
         "time": _time_text,
         "data_size": _memory_text,
+        "breakable": _breakable,
     }
     parts: dict[str, Any] = {name: (HERE / f"page.{name}").read_text(encoding="utf-8") for name in ("css", "js")}
     hashes = {name: _csp_hash(text) for name, text in parts.items()}
@@ -194,6 +199,7 @@ def render(story: Story) -> str:
         story=story,
         means=model_means(story),
         charts=charts,
+        parts=counted_parts(story),
         has_classes=len({score.label for _, score in story.scored}) > 1,
         trouble=trouble_of(story.results.outcome.lines),
         plan_text=record.plan_text,
@@ -201,6 +207,26 @@ def render(story: Story) -> str:
         hashes=hashes,
         **parts,
     )
+
+
+def counted_parts(story: Story) -> list[str]:
+    """Say what the rows of the run are, so that they add up to what became of them."""
+    lines = story.results.outcome.lines
+    pairs, trainings = len(story.results.pairs), len(story.trainings)
+    parts = [_count(pairs, "segmentation") + " (a data set by a model)", _count(trainings, "model") + " to train"]
+    rest = len(lines) - pairs - trainings if lines else 0
+    return [*parts, _count(rest, "other row")] if rest > 0 else parts
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _breakable(text: object) -> "Markup":
+    """Escape a name, and let lines end after the marks in it and not within its words."""
+    from markupsafe import Markup
+
+    return Markup("<wbr>").join(re.split(r"(?<=[_./-])(?!$)", str(text)))
 
 
 def trouble_of(lines: Sequence[Line]) -> list[Line]:

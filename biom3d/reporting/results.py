@@ -11,7 +11,7 @@ from biom3d.reporting.reading import number, read_json, read_table
 
 TRAINING = "(training)"  # the data set of a line about a model itself
 DONE = ("passed", "kept")
-TROUBLE = ("failed", "stopped", "skipped", "not run")
+TROUBLE = ("failed", "failed in part", "stopped", "skipped", "not run")
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Pair:
 
     @property
     def asks(self) -> bool:
-        """Say whether it is not done: what there is of it may be of an earlier run."""
+        """Say whether it is not done, or not all of it: what there is may be of an earlier run."""
         return self.line.state in TROUBLE
 
     @property
@@ -159,7 +159,8 @@ def read_results(folder: Path) -> Results:
     """Read what is in results/. The last outcome says what belongs to the table; without one all that is there does."""
     outcome = read_outcome(folder)
     there = _find_pairs(folder / "results")
-    wanted = [(line.model, line.dataset) for line in outcome.lines if not line.dataset.startswith("(")]
+    rows = (line for line in outcome.lines if line.model and not line.dataset.startswith("("))
+    wanted = [(line.model, line.dataset) for line in rows]
     pairs = [_read_pair(folder, *pair, outcome) for pair in (wanted if outcome.lines else there)]
     orphans = [
         f"{model}/{dataset}" for model, dataset in there if outcome.lines and not outcome.of(dataset, model).state

@@ -186,11 +186,18 @@ def test_a_cut_tiff_is_refused_before_its_voxels_are_read(tmp_path, make, compre
         read_header(path)
 
 
+def test_a_stack_that_is_cut_off_is_counted_as_it_was(tmp_path, make):
+    write_volume(tmp_path / "a.tif", make(1, 16, 24, 24), Header((1, 16, 24, 24), np.dtype(np.uint16), "ZYX"))
+    (tmp_path / "a.tif").write_bytes((tmp_path / "a.tif").read_bytes()[:4000])
+    with pytest.raises(DataError, match=r"plane \d+ of 16 ends after the end of the file"):
+        read_volume(tmp_path / "a.tif")
+
+
 def test_a_plane_without_data_is_refused(tmp_path, make):
     tifffile.imwrite(tmp_path / "a.tif", make(5, 12, 14), compression="zlib")
     with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as file:
         file.pages[2].tags["StripByteCounts"].overwrite(0)
-    with pytest.raises(DataError, match=r"a.tif.*plane 2 of 5 has a part without data"):
+    with pytest.raises(DataError, match=r"a.tif.*plane 3 of 5 has a part without data"):
         read_volume(tmp_path / "a.tif")
 
 

@@ -26,15 +26,23 @@ class Text(HTMLParser):
     def __init__(self, html: str) -> None:
         super().__init__()
         self.words: list[str] = []
+        self.goes_on = False
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
+        if tag == "wbr":  # a line may end here; the word does not
+            self.goes_on = True
+        else:
+            self.tags.append((tag, dict(attrs)))
 
     def handle_data(self, data: str) -> None:
         if self.tags and self.tags[-1][0] not in ("style", "script"):
-            self.words += data.split()
+            words = data.split()
+            if self.goes_on and self.words and words:
+                self.words[-1] += words.pop(0)
+            self.words += words
+        self.goes_on = False
 
     @property
     def text(self) -> str:
@@ -75,6 +83,21 @@ def make_run(run: Path, dice: tuple[float, ...], epochs: int = 3) -> None:
 
 
 # What is there
+
+
+def test_what_the_rows_are_and_what_became_of_them_adds_up(tmp_path: Path) -> None:
+    states = [("(training)", "m", "passed"), ("a", "m", "failed in part"), ("b", "m", "kept"), ("c", "", "failed")]
+    tell(tmp_path, *({"dataset": dataset, "model": model, "state": state} for dataset, model, state in states))
+    text = read(tmp_path).text
+    assert "1 segmentation" not in text
+    assert "2 segmentations (a data set by a model), 1 model to train, 1 other row." in text
+    assert "2 done 1 failed 1 failed in part" in text
+
+
+def test_a_name_breaks_after_its_marks_only(tmp_path: Path) -> None:
+    tell(tmp_path, {"dataset": "e_missing.2<b>", "model": "m", "state": "failed"})
+    read(tmp_path)
+    assert '<th scope="row" class="name">e_<wbr>missing.<wbr>2&lt;b&gt;</th>' in (tmp_path / "report.html").read_text()
 
 
 def test_an_empty_folder_has_a_page(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_a_row_that_trains_is_predicted_by_the_folds_that_did_not_see_it():
 
 
 def test_without_masks_there_is_no_truth_to_show():
-    assert commands.overlay(model(), Dataset("d", "im")) == "--path_in im"
+    assert commands.overlay(model(), Dataset("d", "im"), quality=["q.csv"]) == "--path_in im --quality q.csv"
 
 
 STEPS = [
@@ -86,7 +86,7 @@ STEPS = [
     ("train", commands.train(model(**ALL_SET), 2), "--config p --data_dir d --fold 0 --run_dir r --threads 2"),
     ("pred", commands.predict(model(**ALL_SET), HARD), "--log a b --out_dir c --threads 2"),
     ("eval", commands.evaluate(model(), HARD), "--path_pred p --out_csv c --out_json j"),
-    ("report", "overlay " + commands.overlay(model(instances=True), HARD, "m.json"), "--path_pred p --out_dir o"),
+    ("report", "overlay " + commands.overlay(model(instances=True), HARD, ["m.json"]), "--path_pred p --out_dir o"),
     ("export.__main__", "labels " + commands.export_labels(model(), HARD), "--path_pred p --out_dir o"),
     ("check", commands.check(Dataset("d", "i", "k", ("m",)), {"m": model()}), "--out o.json"),
 ]

@@ -50,6 +50,18 @@ def test_a_project_is_ready_to_run(stacks, monkeypatch, capsys):
     assert Path("profiles/local/profile.yaml").is_file()
 
 
+def test_a_data_set_is_named_after_what_tells_it_apart(stacks, capsys):
+    Path("embryo 7").mkdir()
+    Path("my stacks").rename("embryo 7/images")
+    names = []
+    for project, options in (("a", []), ("b", ["--name", "day1"])):
+        assert main([project, "--images", "embryo 7/images", *options]) == 0
+        names += [row["dataset"] for row in rows(f"{project}/config/datasets.tsv")]
+    assert names == ["embryo_7", "day1"]
+    assert main(["c", "--images", "embryo 7/images", "--name", "a b"]) == 2
+    assert "--name 'a b': wanted letters, digits" in capsys.readouterr().err
+
+
 def test_the_images_of_a_project_are_those_of_the_checkout_that_it_leads_to(stacks):
     assert main(["study"]) == 0
     code = "from biom3d_workflow.image import find_image; print(find_image('cpu').url)"

@@ -44,6 +44,23 @@ def test_all_mistakes_of_both_files_come_in_one_message(problems_of):
     assert sorted(places) == ["config/config.yaml:1", *["config/config.yaml:3"] * 2, "config/datasets.tsv:2"]
 
 
+def test_a_typo_in_the_configuration_hides_no_mistake_of_the_table(problems_of):
+    row = "A\tdata/a/images\t\tm\tn"
+    found = problems_of("models:\n  m: {epochs: 2}", rows=[row, row])
+    assert [line.split(";")[0] for line in found] == [
+        "config/config.yaml:2: models.m.epochs: unknown key",
+        "config/datasets.tsv:3: dataset: 'A': this name is on line 2",
+        "config/datasets.tsv:2: predict: unknown model 'n'",
+        "config/datasets.tsv:2: masks: empty, but 'A' trains m",
+        "config/datasets.tsv:3: predict: unknown model 'n'",
+        "config/datasets.tsv:3: masks: empty, but 'A' trains m",
+    ]
+
+
+def test_what_follows_from_models_that_are_not_there_is_not_told(problems_of):
+    assert [line.split(":")[0] for line in problems_of("modles: {m: }")] == ["config/config.yaml"] * 2
+
+
 def test_a_value_of_the_command_line_is_told_as_such(folder):
     config = {"gpu": "x", "models": {"m": None}}
     found = load_project(config, ["config/config.yaml"], {"gpu": "x"}).problems

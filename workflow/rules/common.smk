@@ -270,6 +270,12 @@ def metrics_of(wildcards):
     )
 
 
+def quality_of(wildcards):
+    """What looks unusual of a prediction without masks, for the choice of pictures; a new table is no reason for new ones."""
+    file = f"results/{wildcards.model}/{wildcards.dataset}/quality.csv"
+    return [] if dataset_of(wildcards).masks else [ancient(file)]
+
+
 def for_trained_models(*patterns):
     return [
         pattern.format(model=name)

@@ -44,6 +44,7 @@ rule overlay:
         images=images_of,
         masks=masks_of,
         metrics=metrics_of,
+        quality=quality_of,
     output:
         report(
             directory("results/{model}/{dataset}/overlays"),
@@ -68,7 +69,9 @@ rule overlay:
     params:
         identity=identity("overlay"),
         options=told(
-            lambda w: commands.overlay(model_of(w), dataset_of(w), *metrics_of(w))
+            lambda w: commands.overlay(
+                model_of(w), dataset_of(w), metrics_of(w), quality_of(w)
+            )
         ),
     message:
         "draw overlays of {wildcards.dataset} by {wildcards.model}"

@@ -132,11 +132,12 @@ def export_labels(model: Model, dataset: Dataset) -> str:
     return shlex.join(words + _spacing(dataset.spacing_um))
 
 
-def overlay(model: Model, dataset: Dataset, *metrics: str) -> str:
-    """Return the options of `biom3d.report overlay`; without masks there is no truth."""
+def overlay(model: Model, dataset: Dataset, metrics: Iterable[str] = (), quality: Iterable[str] = ()) -> str:
+    """Return the options of `biom3d.report overlay`; without masks what looks odd comes first."""
     words = ["--path_in", _path(dataset.image_arrays)]
     if dataset.masks:
         words += ["--path_lab", _path(dataset.mask_arrays), "--metrics", *metrics, *_coding(model)]
+    words += [word for table in quality for word in ("--quality", str(table))]
     return shlex.join(words + _spacing(dataset.spacing_um))
 
 

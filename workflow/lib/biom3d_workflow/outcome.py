@@ -191,10 +191,10 @@ def _prediction_steps(project: Project, model: str, dataset: str) -> Iterator[St
     if project.datasets[dataset].masks:
         yield _step("evaluate", pair, f"{folder}/metrics.json", predicted)
         yield _step("overlay", pair, f"{folder}/overlays", [*predicted, f"evaluate {pair}"])
-    else:
-        yield _step("overlay", pair, f"{folder}/overlays", predicted)
-    yield _step("export_labels", pair, f"{folder}/labels", predicted)
     yield _step("quality", pair, f"{folder}/quality.csv", predicted)
+    if not project.datasets[dataset].masks:
+        yield _step("overlay", pair, f"{folder}/overlays", [*predicted, f"quality {pair}"])
+    yield _step("export_labels", pair, f"{folder}/labels", predicted)
 
 
 def _step(rule: str, subject: str, output: str, needs: Iterable[str] = ()) -> Step:

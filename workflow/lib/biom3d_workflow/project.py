@@ -27,6 +27,7 @@ RESERVED_MODELS = (
     "datasets.tsv",
 )
 LONGEST_PATTERN = 1000  # of names written out; 14 kB, of 2,000 data sets, made `snakemake -n` 15 % slower
+GOOD_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]*")  # else what the table says of it is a consequence
 RESERVED_DATASETS = ("curves.png",)
 
 
@@ -220,7 +221,7 @@ def load_project(
     locator = Locator([read_source(file) for file in files], frozenset(overrides))
     problems = list(check_config(config, locator))
     if problems:  # the table is read all the same: one message for all there is to correct
-        return Project(problems=(*problems, *_table_problems(config, look_at_files)))
+        return Project(problems=(*problems, *_table_problems(config, look_at_files, locator)))
     defaults = schema.option_defaults() | (config.get("defaults") or {})
     models = {name: _model(name, defaults, options or {}) for name, options in config["models"].items()}
     table = _table_name(config)
@@ -290,9 +291,18 @@ def _table_name(config: Mapping[str, Any]) -> str:
     return name
 
 
-def _table_problems(config: Mapping[str, Any], look_at_files: bool) -> list[Problem]:
+def _table_problems(config: Mapping[str, Any], look_at_files: bool, locator: Locator) -> list[Problem]:
+    """Return what is wrong with the table where the configuration is not understood: what needs its names only."""
     table = _table_name(config)
     rows, problems = read_table(table) if isinstance(table, str) else ([], [])
+    named = config.get("models")
+    if isinstance(named, Mapping) and named and all(isinstance(n, str) and GOOD_NAME.fullmatch(n) for n in named):
+        defaults = schema.option_defaults()
+        models = {name: Model(name, defaults) for name in named}
+        project = Project(models, {row.name: row for row in rows})
+        for check in (_check_dataset_names, _check_model_names, _check_links):
+            # a warning may come of an option that is not understood
+            problems += [problem for problem in check(project, rows, table, locator) if not problem.is_warning]
     lost = _check_images(rows, table) if look_at_files else {}
     return [*problems, *(problem for row in lost.values() for problem in row)]
 
