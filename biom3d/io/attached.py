@@ -13,6 +13,7 @@ from biom3d.io.units import UM_PER_UNIT, spacing_in_um
 from biom3d.io.volume import Header, Spacing
 
 LPS = np.diag([-1.0, -1.0, 1.0])  # from the axes of DICOM and ITK (left, posterior, superior) to those of NIfTI
+_LINE_ENDS = b"\r\n"  # may follow raw voxels
 _MOST = 1100  # zlib and gzip make data smaller by 1032 at the most
 _LONGEST_HEADER = 1 << 20  # bytes
 
@@ -53,6 +54,8 @@ def open_voxels(path: Path, start: int, shape: tuple[int, ...], dtype: np.dtype,
         raise damaged(f"a shape of {shape}")
     if wanted > (there * _MOST if packed else there):
         raise damaged(f"{wanted} bytes of voxels wanted, {there} found")
+    if not packed and there - wanted > len(_LINE_ENDS):
+        raise damaged(f"{there} bytes of voxels found, its header says {wanted}")
     if packed:
         return _Packed(path, start, shape, dtype)
     return np.memmap(path, dtype, "r", start, shape)

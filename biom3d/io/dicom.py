@@ -29,6 +29,7 @@ _INTEGERS = ("u1", "i1", "u2", "i2", "u4", "i4")
 _SHOWN = 6  # series in a message
 _SAME_PLACE = 1e-3  # of a step; slices nearer than that are at one place
 _UNEVEN = 0.1  # of a step; positions are often rounded to a tenth of a millimetre
+_WHOLE = 0.2  # how far a gap may be from a whole number of steps where slices are missing in it
 _PARALLEL = 1e-3  # how far numbers of directions may be apart
 _TILTED = 0.999  # cosine between the way through the slices and their normal: 2.5 degrees
 _MOST = 1100  # as for other compressed formats
@@ -176,11 +177,33 @@ def read_heads(path: Path) -> list[tuple[Path, Any]]:
     known = dict(heads)
     files = [file for file in files_of(folder) if not (heads and is_volume_file(file))]
     found = [(file, known.get(file) or _read_head(file)) for file in files]
+    _check_no_slice_is_lost(folder, found)
     wanted = heads[0][1].get("SeriesInstanceUID") if heads else None
     images = [one for one in found if one[1].get("Rows") and (not heads or one[1].get("SeriesInstanceUID") == wanted)]
     if not images:
         raise DataError("holds no DICOM image")
     return images
+
+
+def _check_no_slice_is_lost(folder: Path, found: list[tuple[Path, Any]]) -> None:
+    """Raise a `DataError` for what was a slice before it was damaged; what never was one says what it is."""
+    for file, head in found:
+        if not head.get("Rows") and not _is_no_image(head.get("SOPClassUID")):
+            raise DataError(f"'{file}': damaged or cut off: its header has no size; copy it again from its source")
+    files = {file for file, _ in found}
+    lost = [file for file in folder.glob("*.[dD][cC][mM]") if file not in files and kind_of(file) is None]
+    if lost:
+        raise DataError(f"'{lost[0]}': is no DICOM file, though it is named so; copy it again, or take it away")
+
+
+def _is_no_image(kind: Any) -> bool:
+    """Tell kinds (SOP classes) that hold no image: reports, plans, and those of makers, which the standard lacks."""
+    from pydicom.uid import UID
+
+    if not isinstance(kind, str) or not UID(kind).is_valid:
+        return False
+    is_of_the_standard = kind.startswith("1.2.840.10008.")
+    return not is_of_the_standard or (UID(kind).type == "SOP Class" and "Image Storage" not in UID(kind).name)
 
 
 def is_segmentation(head: Any) -> bool:
@@ -205,18 +228,18 @@ def sort_slices(slices: Sequence[Slice]) -> Grid:
     if len(ordered) == 1:
         return _placed(ordered, normal * first.thickness_mm if first.thickness_mm else None, normal, ())
     distances = np.diff([float(one.place @ normal) for one in ordered])
-    step = float(np.median(distances))
-    same = int((distances < max(step * _SAME_PLACE, 1e-6)).sum())
+    same = int((distances < max(float(np.median(distances)) * _SAME_PLACE, 1e-6)).sum())
     if same:
         raise DataError(
             f"{len(ordered)} slices, {same} of them at the place of another: several time points, echoes or copies; "
             f"keep one of each place, {_WAY_OUT}"
         )
-    remarks = _gap_remarks(ordered, distances, step, normal)
     places = np.array([one.place for one in ordered])
     way = (places[-1] - places[0]) / (len(ordered) - 1)
-    if distances.max() > 1.5 * step:  # the mean would make all voxels too thick
-        way = way / (way @ normal) * step
+    gaps = _missing(distances)
+    if gaps.any():  # the mean would make all voxels too thick
+        way = way / (way @ normal) * float(np.mean(distances[~gaps]))
+    remarks = _gap_remarks(distances, gaps, places @ normal)
     return _placed(ordered, way, normal, remarks)
 
 
@@ -245,18 +268,23 @@ def _unplaced(slices: Sequence[Slice]) -> Grid:
     return Grid(tuple(ordered), remarks=(Remark("warning", text),))
 
 
-def _gap_remarks(
-    ordered: Sequence[Slice], distances: np.ndarray, step: float, normal: np.ndarray
-) -> tuple[Remark, ...]:
-    """Say where slices are missing, or lie unevenly."""
-    gaps = np.flatnonzero(distances > 1.5 * step)
-    if gaps.size:
-        missing = int(np.round(distances[gaps] / step).sum()) - gaps.size
-        before, after = (float(ordered[int(gaps[0]) + more].place @ normal) for more in (0, 1))
-        where = f"between slices {gaps[0]} and {gaps[0] + 1}, at {before:.6g} and {after:.6g} mm"
+def _missing(distances: np.ndarray) -> np.ndarray:
+    """Return which distances are gaps where slices are missing: whole multiples of the others."""
+    ratios = distances / distances.min()
+    is_whole = np.abs(ratios - np.round(ratios)).max() < _WHOLE
+    return (ratios > 1.5) & is_whole
+
+
+def _gap_remarks(distances: np.ndarray, gaps: np.ndarray, along: np.ndarray) -> tuple[Remark, ...]:
+    """Say where slices are missing, or lie unevenly; `along` is where they lie on their normal."""
+    if gaps.any():
+        step = float(np.mean(distances[~gaps]))
+        missing = int(np.round(distances[gaps] / step).sum()) - int(gaps.sum())
+        first = int(gaps.argmax())
+        where = f"between slices {first} and {first + 1}, at {along[first]:.6g} and {along[first + 1]:.6g} mm"
         text = f"{missing} slices seem to be missing, the first {where}; the others lie {step:.4g} mm apart"
         return (Remark("warning", f"{text}: is the copy whole?"),)
-    if np.abs(distances - step).max() > _UNEVEN * step:
+    if np.ptp(distances) > 2 * _UNEVEN * np.median(distances):
         text = f"its slices lie unevenly, {distances.min():.4g} to {distances.max():.4g} mm apart; the mean is used"
         return (Remark("warning", text),)
     return ()

@@ -40,6 +40,7 @@ def open_volume(path: Path, pick: Pick) -> LazyVolume:
             file.close()
         raise
     extra, remarks = _orientation(image, spacing, unit)
+    remarks = (*remarks, *(_too_long(path, image.dataobj) if file is None else ()))
     header = Header(layout.shape, source.dtype, layout.axes, spacing, unit=unit, extra=extra, remarks=remarks)
     read = slice_reader(source, layout, source.dtype)
     return LazyVolume(header, _checked(read, file, layout.shape[1]), file.close if file else lambda: None)
@@ -91,6 +92,15 @@ def _checked(
         return block
 
     return read_and_check
+
+
+def _too_long(path: Path, voxels: Any) -> tuple[Remark, ...]:
+    """Return a remark where a plain file goes on after its last voxel: a damaged header says less than there is."""
+    wanted = int(np.prod(voxels.shape, dtype=np.float64)) * voxels.dtype.itemsize
+    more = path.stat().st_size - voxels.offset - wanted
+    if more <= 0:
+        return ()
+    return (Remark("warning", f"its header says {wanted} bytes of voxels, {more} bytes follow: is its shape right?"),)
 
 
 class _Reversed:

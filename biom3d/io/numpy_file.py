@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from biom3d.errors import DataError
+from biom3d.io.attached import damaged
 from biom3d.io.axes import (
     from_czyx,
     guess_axes,
@@ -25,6 +26,9 @@ def open_volume(path: Path, pick: Pick) -> LazyVolume:
     if not isinstance(source, np.ndarray):
         source.close()
         raise DataError("holds several arrays (.npz); wanted one array, saved with numpy.save")
+    start = getattr(source, "offset", path.stat().st_size - source.nbytes)
+    if path.stat().st_size > start + source.nbytes:
+        raise damaged(f"{path.stat().st_size - start} bytes of voxels found, its header says {source.nbytes}")
     dtype = native_dtype(source.dtype)
     layout = plan_layout(source.shape, guess_axes(source.shape))
     return LazyVolume(Header(layout.shape, dtype, layout.axes), slice_reader(source, layout, dtype))

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import zarr
+from zarr.codecs import ZstdCodec
 
 from biom3d.errors import DataError
 from biom3d.io.axes import (
@@ -45,6 +46,7 @@ _UNIT_NAMES = {
     "inch": "inch",
     "Å": "angstrom",
 }
+_PACKING = ZstdCodec(level=0, checksum=True)  # Zarr's own, with a sum by which a changed voxel is found
 _COLORS = ("FFFFFF", "00FF00", "FF00FF", "00FFFF", "FF0000", "0000FF", "FFFF00")
 
 
@@ -121,7 +123,7 @@ def create_image(path: Path, header: Header, version: str) -> tuple[Any, str]:
         target = group.create_array(**shared, chunk_key_encoding={"name": "v2", "separator": "/"})
     else:
         group = zarr.open_group(path, mode="w", zarr_format=3)
-        target = group.create_array(**shared, dimension_names=list(axes.lower()))
+        target = group.create_array(**shared, dimension_names=list(axes.lower()), compressors=_PACKING)
     group.attrs.update(_attributes(axes, header, version))
     return target, axes
 

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -222,6 +223,7 @@ def _stack(series: list[tifffile.TiffPageSeries]) -> tuple[tifffile.TiffPageSeri
 def _check_whole(file: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> None:
     """Raise a `DataError` unless every plane is there and lies within the file."""
     size = file.filehandle.size
+    _check_count(file, series)
     if series.dataoffset is not None:
         end = series.dataoffset + series.size * series.dtype.itemsize
         if end > size:
@@ -244,6 +246,17 @@ def _check_whole(file: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> No
             raise _damaged(f"plane {number} of {planes} has less data than pixels")
         if part > _MOST_PACKED * max(page.databytecounts):
             raise _damaged(f"plane {number} of {planes} has parts of {part} bytes, packed in almost none")
+
+
+def _check_count(file: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> None:
+    """Compare the planes with what ImageJ or tifffile wrote of them into the first page; pages may have been lost."""
+    text = file.pages.first.description or ""
+    said = re.search(r"(?:^|[\n|])images=(\d+)", text)
+    if said and file.is_imagej and math.prod(series.shape[:-2]) < int(said[1]):
+        raise _damaged(f"{said[1]} planes announced, {math.prod(series.shape[:-2])} found")
+    shape = re.match(r'\{"shape": \[([\d, ]+)\]', text)
+    if shape and len(file.series) == 1 and math.prod(map(int, shape[1].split(","))) > math.prod(series.shape):
+        raise _damaged(f"a shape of [{shape[1]}] announced, {list(series.shape)} found")
 
 
 def _page_reader(series: tifffile.TiffPageSeries, layout: Layout, dtype: np.dtype) -> Callable[[int, int], np.ndarray]:

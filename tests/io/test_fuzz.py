@@ -14,14 +14,17 @@ import zarr
 
 from biom3d.errors import DataError
 from biom3d.io import Header, read_volume, write_volume
+from tests.dicom_files import write_series
 
 SHAPE = (4, 12, 10)
 ARRAY = np.random.default_rng(0).integers(0, 255, SHAPE).astype(np.uint8)
 HEADER = Header((1, *SHAPE), np.dtype(np.uint8), "ZYX", (0.3, 0.2, 0.1))
 OURS = [".tif", ".ome.tif", ".nii", ".nii.gz", ".nrrd", ".mha", ".npy", ".h5", ".zarr"]
 THEIRS = ["tiled.tif", "big.tif", "two.nii.gz", "raw.nrrd", "raw.mha", "two.h5", "four.zarr"]
-NAMES = [*(f"a{suffix}" for suffix in OURS), *THEIRS]
-CASES = 125  # damaged files of each of the 16 kinds: 2000
+NAMES = [*(f"a{suffix}" for suffix in OURS), *THEIRS, "series"]
+CASES = 125  # damaged files of each of the 17 kinds: more than 2000
+# What holds a sum or is so packed that no changed voxel passes.
+SUMMED = ("a.nii.gz", "two.nii.gz", "a.nrrd", "a.mha", "a.zarr")
 
 
 def theirs(folder: Path) -> dict[str, Path]:
@@ -47,7 +50,8 @@ def whole(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("whole")
     for suffix in OURS:
         write_volume(folder / f"a{suffix}", ARRAY[None], HEADER)
-    files = {f"a{suffix}": folder / f"a{suffix}" for suffix in OURS} | theirs(folder)
+    write_series(folder / "series", ARRAY.astype(np.int16))
+    files = {f"a{suffix}": folder / f"a{suffix}" for suffix in OURS} | theirs(folder) | {"series": folder / "series"}
     for path in files.values():
         np.testing.assert_array_equal(read_volume(path).array[0], ARRAY)
     return files
@@ -96,9 +100,11 @@ def assert_right_or_refused(path: Path, is_cut: bool) -> None:
         assert str(path) in said
         assert "\n" not in said
         return
-    if is_cut:
+    if is_cut or path.name in SUMMED:
         np.testing.assert_array_equal(volume.array[0], ARRAY)
     assert volume.array.shape == volume.header.shape
-    # Where a damaged header says a smaller size, nothing else in the file need contradict it.
-    assert volume.array.size <= ARRAY.size
+    if path.suffix == ".tif":  # a page whose tags are damaged is another picture, which a TIFF may hold
+        assert volume.array.size <= ARRAY.size
+    else:
+        assert volume.array.shape == (1, *SHAPE)
     assert volume.array.dtype == volume.header.dtype
