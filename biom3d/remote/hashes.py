@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 from biom3d.errors import DataError
@@ -20,6 +21,7 @@ THREADS = 4  # hashing leaves the interpreter's lock; more threads than a disk h
 TRIES = 3  # to read a file that somebody writes to
 # A file that changed a moment ago may change again within one tick of its file system's clock: not remembered.
 SETTLED_NS = 2_000_000_000
+BATCH_BYTES, BATCH_FILES = 2**20, 500  # that one thread reads before it asks for more
 ROWS = 500  # of a question to the cache; SQLite allows 999 values
 
 
@@ -98,47 +100,72 @@ def identify(inputs: Iterable[tuple[str, Path]], cache: Cache) -> tuple[Entry, .
     Raises:
         DataError: a file is not there, is no file, cannot be read, or changes all the time.
     """
-    files = sorted(walk(inputs))
-    states = {str(path): _state(path) for _, path in files}
+    files = sorted(walk(inputs), key=itemgetter(0))
+    states = {path: state for _, path, state in files}
     keys = cache.find(states)
-    unknown = [name for name in states if name not in keys]
+    read = _hash_all([path for path in states if path not in keys], states)
+    cache.learn((path, state, key) for path, (state, key) in read.items())
+    keys |= {path: key for path, (_, key) in read.items()}
+    states |= {path: state for path, (state, _) in read.items()}
+    return tuple(Entry(name, Path(path), keys[path], states[path].size) for name, path, _ in files)
+
+
+def _hash_all(paths: Sequence[str], states: Mapping[str, State]) -> dict[str, tuple[State, str]]:
+    """Read files, the big ones one by one, small ones many at a time: a task of a thread costs more than one of these.
+
+    50,000 files of 660 bytes take 0.4 s of a processor, and 3 s with a task for each.
+    """
+    parts: list[list[str]] = []
+    filled = BATCH_BYTES
+    for path in paths:
+        if filled >= BATCH_BYTES or len(parts[-1]) == BATCH_FILES:
+            parts.append([])
+            filled = 0
+        parts[-1].append(path)
+        filled += states[path].size
     with ThreadPoolExecutor(THREADS) as threads:
-        read = list(threads.map(hash_file, (Path(name) for name in unknown)))
-    cache.learn((name, state, key) for name, (state, key) in zip(unknown, read, strict=True))
-    keys |= {name: key for name, (_, key) in zip(unknown, read, strict=True)}
-    sizes = {name: state.size for name, state in states.items()}
-    sizes |= {name: state.size for name, (state, _) in zip(unknown, read, strict=True)}
-    return tuple(Entry(name, path, keys[str(path)], sizes[str(path)]) for name, path in files)
+        done = threads.map(lambda part: [hash_file(path) for path in part], parts)
+        return {path: one for part, read in zip(parts, done, strict=True) for path, one in zip(part, read, strict=True)}
 
 
-def hash_file(path: Path) -> tuple[State, str]:
+def hash_file(path: Path | str) -> tuple[State, str]:
     """Read a file; return its state and SHA-256 of one moment: it was the same before and after."""
     for _ in range(TRIES):
         try:
-            with open(path, "rb") as file:
-                before = State.of(os.fstat(file.fileno()))
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-                if State.of(os.fstat(file.fileno())) == before:
+            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                before = State.of(os.fstat(file))
+                digest = _digest(file)
+                if State.of(os.fstat(file)) == before:
                     return before, digest
+            finally:
+                os.close(file)
         except OSError as error:
             raise _unreadable(path, error) from error
     raise DataError(f"input '{path}' changes while it is read; wait until whoever writes it has finished")
 
 
-def walk(inputs: Iterable[tuple[str, Path]]) -> Iterator[tuple[str, Path]]:
-    """Yield name and absolute path of all files; links are followed, a folder within itself is refused."""
+def _digest(file: int) -> str:
+    digest = hashlib.sha256()
+    while data := os.read(file, CHUNK):
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def walk(inputs: Iterable[tuple[str, Path]]) -> Iterator[tuple[str, str, State]]:
+    """Yield name, absolute path and state of all files; links are followed, a folder within itself is refused."""
     for name, path in inputs:
-        yield from _walk(name, path.absolute(), ())
+        yield from _walk(name, str(path.absolute()), ())
 
 
-def _walk(name: str, path: Path, above: Sequence[tuple[int, int]]) -> Iterator[tuple[str, Path]]:
+def _walk(name: str, path: str, above: Sequence[tuple[int, int]]) -> Iterator[tuple[str, str, State]]:
     try:
-        facts = path.stat()
-        children = sorted(path.iterdir()) if stat.S_ISDIR(facts.st_mode) else []
+        facts = os.stat(path)  # noqa: PTH116 - here and below: 50,000 paths as text take a tenth of the time
+        children = sorted(os.listdir(path)) if stat.S_ISDIR(facts.st_mode) else []  # noqa: PTH208
     except OSError as error:
         raise _unreadable(path, error) from error
     if stat.S_ISREG(facts.st_mode):
-        yield name, path
+        yield name, path, State.of(facts)
         return
     if not stat.S_ISDIR(facts.st_mode):
         raise DataError(f"input '{path}' is neither a file nor a folder; remove it")
@@ -146,15 +173,8 @@ def _walk(name: str, path: Path, above: Sequence[tuple[int, int]]) -> Iterator[t
     if here in above:
         raise DataError(f"input '{path}' is a link to a folder that it lies in; remove it")
     for child in children:
-        yield from _walk(f"{name}/{child.name}", child, (*above, here))
+        yield from _walk(f"{name}/{child}", f"{path}/{child}", (*above, here))
 
 
-def _state(path: Path) -> State:
-    try:
-        return State.of(path.stat())
-    except OSError as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: OSError) -> DataError:
+def _unreadable(path: Path | str, error: OSError) -> DataError:
     return DataError(f"input '{path}': {error.strerror}; is it still there, and may you read it?")

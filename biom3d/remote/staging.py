@@ -51,6 +51,8 @@ def plan_sending(entries: Sequence[Entry], lanes: int = 1, least: int = LEAST_BY
     """Cut what is to be sent into streams of at least `least` bytes, one for each lane if that is worth it."""
     small = sum(entry.size for entry in entries if entry.size < BIG)
     batch_bytes = min(BATCH_BYTES, max(least, -(-small // lanes)))
+    rounds = -(-len(entries) // (lanes * BATCH_FILES))  # of all lanes, when it is the number of files that counts
+    batch_files = -(-len(entries) // (lanes * rounds)) if rounds > 1 else BATCH_FILES
     batches: list[list[Entry]] = []
     filled = 0
     for entry in entries:
@@ -58,7 +60,7 @@ def plan_sending(entries: Sequence[Entry], lanes: int = 1, least: int = LEAST_BY
             continue
         # Cut where it is nearest to the size wanted: a rest of a few files would take a stream of its own.
         is_full = filled + entry.size // 2 > batch_bytes or filled + entry.size > BATCH_BYTES
-        if not batches or is_full or len(batches[-1]) >= BATCH_FILES:
+        if not batches or is_full or len(batches[-1]) >= batch_files:
             batches.append([])
             filled = 0
         batches[-1].append(entry)

@@ -7,7 +7,9 @@ END = bytes(2 * BLOCK)
 FILE, LINK, LONG_NAME, LONG_TARGET = b"0", b"1", b"L", b"K"
 MAX_NAME = 100
 MAX_SIZE = 8**11 - 1
-READ_ONLY = b"0000444\0"
+MODE_AND_OWNER = b"0000444\x000000000\x000000000\x00"
+MAGIC = b"ustar  \x00"
+FIXED_SUM = sum(MODE_AND_OWNER) + sum(MAGIC) + 8 * 32  # the place of the sum counts as blanks
 
 
 def file_header(name: bytes, size: int, mtime: int) -> bytes:
@@ -44,7 +46,8 @@ def _long(kind: bytes, text: bytes) -> bytes:
 
 
 def _block(name: bytes, size: int, mtime: int, kind: bytes, target: bytes) -> bytes:
-    start = b"%s%s0000000\x000000000\x00%011o\x00%011o\x00" % (name.ljust(100, b"\0"), READ_ONLY, size, mtime)
-    end = b"%s%sustar  \x00" % (kind, target.ljust(100, b"\0"))
-    total = sum(start) + sum(end) + 8 * 32
-    return (start + b"%06o\x00 " % total + end).ljust(BLOCK, b"\0")
+    facts = b"%011o\x00%011o\x00" % (size, mtime)
+    # What is the same in all headers is added up once: the sum over a whole one takes half of the time of making it.
+    total = FIXED_SUM + sum(name) + sum(facts) + sum(kind) + sum(target)
+    start = b"%s%s%s" % (name.ljust(100, b"\0"), MODE_AND_OWNER, facts)
+    return (start + b"%06o\x00 %s%s%s" % (total, kind, target.ljust(100, b"\0"), MAGIC)).ljust(BLOCK, b"\0")

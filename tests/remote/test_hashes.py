@@ -79,6 +79,17 @@ def test_each_file_is_read_once(tmp_path, cache, reads, settled):
     assert len(reads) == 100
 
 
+def test_files_are_told_apart_however_they_are_shared_among_threads(tmp_path, cache, monkeypatch):
+    monkeypatch.setattr(hashes, "BATCH_FILES", 3)
+    monkeypatch.setattr(hashes, "BATCH_BYTES", 40)
+    contents = [os.urandom(size) for size in (0, 1, 100, 5, 30, 30, 7, 8, 9, 10, 0)]
+    for number, content in enumerate(contents):
+        (tmp_path / f"{number:02d}").write_bytes(content)
+    inputs = [(f"{number:02d}", tmp_path / f"{number:02d}") for number in range(len(contents))]
+    found = [(entry.key, entry.size) for entry in identify(inputs, cache)]
+    assert found == [(hashlib.sha256(content).hexdigest(), len(content)) for content in contents]
+
+
 def test_a_file_that_changed_a_moment_ago_is_read_again(tmp_path, cache, reads):
     (tmp_path / "a").write_text("x")
     for _ in range(2):
@@ -102,14 +113,14 @@ def test_a_changed_file_is_seen(tmp_path, cache, settled, change):
 def test_a_file_that_changes_all_the_time_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "a"
     path.write_text("x")
-    real = hashlib.file_digest
+    real = hashes._digest
 
-    def digest(file, kind):
+    def digest(file):
         with open(path, "a") as writer:
             writer.write("x")
-        return real(file, kind)
+        return real(file)
 
-    monkeypatch.setattr(hashlib, "file_digest", digest)
+    monkeypatch.setattr(hashes, "_digest", digest)
     with pytest.raises(DataError, match="changes while it is read"):
         hash_file(path)
 

@@ -150,6 +150,13 @@ def test_a_folder_that_is_not_ours_is_refused(ssh_host):
         ssh_host.stage(PurePosixPath("/home/other"), (), print)
 
 
+def test_very_many_files_are_shared_evenly_among_lanes():
+    entries = [Entry(f"{number}", Path("x"), f"{number:064x}", 100) for number in range(50_000)]
+    batches = plan_sending(entries, lanes=3).batches
+    assert sorted(map(len, batches)) == [8330, *5 * [8334]]
+    assert [entry for batch in batches for entry in batch] == entries
+
+
 @given(st.lists(st.integers(0, 100 * MIB), max_size=60))
 def test_a_plan_sends_every_file_once_in_streams_of_limited_size(sizes):
     entries = [entry(f"{number}", size) for number, size in enumerate(sizes)]
