@@ -68,7 +68,7 @@ class Containers:
         """Create and start the job's container, or say that a client that was faster with the same job has made it."""
         arguments = plan_container(launch, Place(self._known_facts(), self._host.user(), gpus.LEASES))
         with translated(self._host.name, f"starting a container of image '{launch.spec.image}'"):
-            return _create_or_adopt(self._host.engine().containers, arguments, container_name(launch.id))
+            return create_or_adopt(self._host.engine().containers, arguments)
 
     def follow(self, job_id: str, say: Say) -> Follower:
         """Return what shows the container's log and waits for its end."""
@@ -129,19 +129,25 @@ class Containers:
                 return None
 
 
-def _create_or_adopt(containers: Any, arguments: dict[str, Any], name: str) -> bool:
+def create_or_adopt(containers: Any, arguments: dict[str, Any]) -> bool:
     """Start the container, or leave it to the client that was faster with the same job; return whether it is ours."""
     import docker.errors
 
     try:
-        containers.run(**arguments)
-        return True
+        made = containers.create(**arguments)
     except docker.errors.APIError as error:
         if error.status_code == CONFLICT:
             return False
-        with suppress(docker.errors.APIError):  # created, but it could not start
-            containers.get(name).remove(force=True)
         raise
+    try:
+        made.start()
+    except docker.errors.APIError as error:
+        if error.status_code in GONE:  # another client took it for left over, and makes its own
+            return False
+        with suppress(docker.errors.APIError):
+            made.remove(force=True)
+        raise
+    return True
 
 
 def _seen(container: "Container", owner: str, uid: str) -> Seen:

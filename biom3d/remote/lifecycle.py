@@ -41,6 +41,7 @@ from biom3d.remote.runtime import Capacity, Found, Launch, Runtime, Software
 STARTS = 3  # a job killed from outside (a restarted engine) is started again, this often in all
 GIVE_UP_S = 900.0  # an engine or a line that is away for longer is somebody's to repair
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+STARTING_S, STARTING_POLL_S = 15.0, 0.2  # a container made and not started for longer is of a client that was killed
 POLL_S = 1.0  # while a job waits for cores, memory or a GPU
 STOP_PAUSES_S = (0.0, 1.0, 3.0, 10.0)  # before each attempt to stop a job over a line that is lost
 
@@ -214,8 +215,7 @@ class Life:
     def _take_up(self) -> End | None:
         """Return the end of the job if it runs already or has ended well; None if it is to be started."""
         code = self._join_folder()
-        found = self._runtime.find(self._job.id)
-        self.heard = time.monotonic()
+        found = self._find()
         if found is None:
             # What ran may have been removed since; the exit code beside the results stays.
             return END_WELL if code == END_WELL.code else None
@@ -227,6 +227,18 @@ class Life:
             return found.end
         self._runtime.remove(self._job.id)
         return None
+
+    def _find(self) -> Found | None:
+        """Return what the host knows of the job; what another client has made and not yet started gets its time."""
+        found, until, is_told = self._runtime.find(self._job.id), time.monotonic() + STARTING_S, False
+        while found is not None and found.is_prepared and time.monotonic() < until and not self._stop.is_set():
+            if not is_told:
+                self._say("another client is about to start it, waiting a moment")
+                is_told = True
+            self._stop.wait(STARTING_POLL_S)
+            found = self._runtime.find(self._job.id)
+        self.heard = time.monotonic()
+        return found
 
     def _join_folder(self) -> int | None:
         """Say on the host that we follow the job; return its exit code, if it has one."""
@@ -262,8 +274,7 @@ class Life:
         self._host.write_scripts(job.folder, *(script.encode() for script in scripts))
         launch = self._wait_for_room(Launch(job.spec, job.id, job.software, job.folder, job.entries, mounts, ()))
         try:
-            found = self._runtime.find(job.id)
-            self.heard = time.monotonic()
+            found = self._find()
             if found is not None:
                 if found.is_running or found.end == END_WELL:  # another client was faster with the same job
                     self._join(found)

@@ -55,6 +55,11 @@ class Found:
     end: End | None
     starter: str = ""
 
+    @property
+    def is_prepared(self) -> bool:
+        """Whether it has not been started yet."""
+        return not self.is_running and self.end is None
+
 
 @dataclass(frozen=True)
 class Launch:

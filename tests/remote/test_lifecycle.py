@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +19,16 @@ from pathlib import Path
 import pytest
 
 from biom3d.errors import Biom3dError, ContainerError, HostError, JobError
-from biom3d.remote import verbs
+from biom3d.remote import gpus, lifecycle, verbs
+from biom3d.remote.container import Place, plan_container
+from biom3d.remote.containers import Containers, create_or_adopt
+from biom3d.remote.host import Host
 from biom3d.remote.job import LABEL, Command, JobSpec, Resources, job_name
 from biom3d.remote.lifecycle import Runner
 from biom3d.remote.local import LocalHost
-from biom3d.remote.runtime import Seen
+from biom3d.remote.runtime import Launch, Seen
 from biom3d.remote.venv import Venv
+from tests.remote.server import wait_for as until
 
 pytestmark = pytest.mark.system
 
@@ -387,6 +392,60 @@ def test_a_container_removed_by_hand_is_made_again(bench):
     thread.join(60)
     assert errors == []
     assert (bench.folder / "out").exists()
+
+
+class Dying(Containers):
+    """A client that makes the container and dies when it may go on: before it starts that, or (`starts`) after."""
+
+    def __init__(self, host: Host, starts: bool) -> None:
+        super().__init__(host)
+        self.starts, self.has_made, self.may_go_on = starts, threading.Event(), threading.Event()
+
+    def start(self, launch: Launch) -> bool:
+        place = Place(self._known_facts(), self._host.user(), gpus.LEASES)
+        made = self._host.engine().containers.create(**plan_container(launch, place))
+        self.has_made.set()
+        assert self.may_go_on.wait(60)
+        if self.starts:
+            made.start()
+        raise HostError("this client dies here")
+
+
+@pytest.mark.parametrize("starts", [True, False])
+def test_a_container_that_another_client_has_made_is_not_taken_away_before_it_starts(contained, monkeypatch, starts):
+    monkeypatch.setattr(lifecycle, "STARTING_S", 60.0 if starts else 1.0)
+    dying = Dying(contained.host, starts)
+    other = Runner(contained.host, contained.folder / ".other", runtime=dying)
+    spec = contained.spec("echo once >> out")
+    arguments = (HostError, other.run, spec, contained.folder, print, threading.Event())
+    first = threading.Thread(target=pytest.raises, args=arguments)
+    first.start()
+    assert dying.has_made.wait(60)
+    second, errors = in_thread(contained, "echo once >> out")
+    until(lambda: any("another client" in line for line in contained.lines), "the second client's word")
+    if not starts:
+        second.join(60)
+    dying.may_go_on.set()
+    first.join(60)
+    second.join(60)
+    assert errors == []
+    assert contained.text() == "once\n"
+    assert any("runs already" in line for line in contained.lines) == starts
+    assert contained.containers() == []
+
+
+def test_a_container_that_somebody_takes_away_before_it_starts_is_left_to_them(contained):
+    class Taken:
+        """An engine's containers, each of which is gone as soon as it is made."""
+
+        def create(self, **arguments: object) -> object:
+            made = contained.host.engine().containers.create(**arguments)
+            made.remove()
+            return made
+
+    assert not create_or_adopt(
+        Taken(), {"image": contained.image, "command": "true", "name": f"b3d-{uuid.uuid4().hex}"}
+    )
 
 
 def test_jobs_wait_until_the_host_has_cores_for_them(bench):
