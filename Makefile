@@ -26,7 +26,7 @@ STAMP := .venv/.ready-$(TORCH)-$(shell sha256sum < requirements/$(TORCH).lock | 
 # The rules call `python -m biom3d.<step>`: the python of .venv.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup slurm demo run report test test-upstream lint bench bench-peers bench-remote lock clean
+.PHONY: help setup slurm demo run report test test-upstream lint soak bench bench-peers bench-remote lock clean
 
 help:  ## list what can be made
 	echo "make TARGET [TORCH=cpu|cuda] [PYTHON=python3.12] [PROFILE=local|docker|YOURS]"
@@ -82,6 +82,9 @@ lint: setup  ## check style, types and the workflow
 	$(BIN)/snakefmt --check workflow
 	$(PY) -m snakemake --lint
 	$(PY) tests/upstream_exchange/table.py --check
+
+soak: setup  ## three people, two servers, 60 jobs, 30 faults of 12 kinds in half an hour; as root; SEED=N MINUTES=N
+	$(PY) -m tests.remote.soak --minutes "$(or $(MINUTES),30)" --seed "$(or $(SEED),1)"
 
 bench: setup  ## measure time and memory of every step; prints a table and puts it into bench/README.md
 	$(PY) bench/steps.py --keep

@@ -89,13 +89,14 @@ class Wallet:
 
 
 def authenticate(transport: "paramiko.Transport", station: Station, wallet: Wallet) -> None:
-    """Log in at `station`; HostError says what was tried."""
+    """Log in at `station`; HostError says what was tried. It has a cause where it may have been a line that was cut."""
     import paramiko
 
     with suppress(paramiko.BadAuthenticationType):  # which is how a server says what it wants
         transport.auth_none(station.user)
         return
     tried: list[str] = []
+    cut: Exception | None = None
     try:
         allowed = _auth_by_keys(transport, station, wallet, tried)
         if transport.is_authenticated():
@@ -109,8 +110,9 @@ def authenticate(transport: "paramiko.Transport", station: Station, wallet: Wall
             " the profile as host-key-file, or set IdentitiesOnly in ~/.ssh/config"
         )
         tried.append(f"the server ended the attempt {many if keys >= MANY_KEYS else f'({error})'}")
+        cut = error if len(tried) <= MANY_KEYS and "password" not in tried else None
     if not transport.is_authenticated():
-        raise _refused(station, wallet, tried)
+        raise _refused(station, wallet, tried) from cut
 
 
 def _auth_by_keys(transport: "paramiko.Transport", station: Station, wallet: Wallet, tried: list[str]) -> set[str]:
@@ -130,6 +132,8 @@ def _auth_by_keys(transport: "paramiko.Transport", station: Station, wallet: Wal
             return set(error.allowed_types)
         except paramiko.AuthenticationException:
             tried.append(name)
+            if not transport.is_active():
+                raise
     return allowed
 
 

@@ -13,6 +13,7 @@ from biom3d.remote.host import Finished
 from biom3d.remote.hostkeys import Person
 from biom3d.remote.link import Link, connect
 from biom3d.remote.ssh_config import SSHSettings, plan_route
+from biom3d.remote.ssh_errors import CUT_IN_LOGIN
 
 if TYPE_CHECKING:
     import paramiko
@@ -308,5 +309,6 @@ def lost(link: Link) -> LinkLost:
 def _may_pass(error: HostError, attempt: int) -> bool:
     """Say whether a first attempt that failed is worth another one."""
     cause: Any = error.__cause__
-    is_cut = isinstance(cause, EOFError | ConnectionResetError) or "banner" in str(cause)
+    words = ("banner", *CUT_IN_LOGIN)
+    is_cut = isinstance(cause, EOFError | ConnectionResetError) or any(word in str(cause) for word in words)
     return is_cut and attempt < FIRST_TRIES

@@ -152,6 +152,7 @@ class Life:
         self._workdir, self._say, self._stop = workdir, say, stop
         self._follower = runner.runtime.follow(job.id, say)
         self._starts = 0
+        self._has_run = False
         self._starter = ""  # of what runs, if that is somebody else
         self._free_bytes = 0  # of the host's disk, when we joined the job
         self.heard = 0.0  # when the host last answered
@@ -172,10 +173,11 @@ class Life:
             try:
                 self._start()
             except ContainerError as error:
-                if not self._starts:
+                if not self._has_run and end is None:
                     raise
                 # It has run here before, so this will pass: an engine that is being restarted refuses for a while.
                 raise LostConnection(str(error)) from error
+            self._has_run = True
             end = self._follow()
             if end.code == DEVICE_TAKEN and self._job.spec.resources.gpus:
                 end = None

@@ -9,6 +9,7 @@ from biom3d.remote.ssh_config import Station
 _SILENT = "no answer from {host}:{port}; is the host on, the VPN up, the firewall open for this port?"
 _UNREACHABLE = "the network says that {host} cannot be reached; check the network, the VPN, or a jump host (ProxyJump)"
 _CUT = "the connection to {host}:{port} was cut; the same command goes on where it stopped"
+CUT_IN_LOGIN = ("transport shut down", "No existing session")  # in paramiko's words
 # errno -> what happened and what to do
 NETWORK = {
     errno.ECONNREFUSED: "nothing listens at {host}:{port}; is sshd running there, and is the port right?",
@@ -27,6 +28,7 @@ PROTOCOL = (
     ("no acceptable", "it offers no method that we know ({text}); its OpenSSH is too old, ask for an update"),
     ("Signature verification", "its host key does not sign as it should; refused"),
     ("session not active", _CUT),
+    *((words, _CUT) for words in CUT_IN_LOGIN),
     ("Unable to open channel", _CUT),
     ("Timeout opening channel", _SILENT),
 )

@@ -3,6 +3,7 @@
 import socket
 import struct
 import threading
+import time
 from contextlib import suppress
 
 CHUNK = 2**16
@@ -21,6 +22,7 @@ class FaultProxy:
         self.cuts = 0
         self.lines = 0  # connections made so far
         self.is_refusing = False
+        self.pause_s = 0.0  # before each piece that passes: a slow line
         self._flows = threading.Event()
         self._flows.set()
         self._lock = threading.Lock()
@@ -61,7 +63,11 @@ class FaultProxy:
                 if self.is_refusing:
                     client.close()
                     continue
-                server = socket.create_connection(self._target)
+                try:
+                    server = socket.create_connection(self._target)
+                except OSError:  # nobody there now
+                    client.close()
+                    continue
                 with self._lock:
                     self._open |= {client, server}
                     self.lines += 1
@@ -73,6 +79,7 @@ class FaultProxy:
             target.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             while data := source.recv(CHUNK):
                 self._flows.wait()
+                time.sleep(self.pause_s)
                 target.sendall(data)
                 if self._count(name, len(data)):
                     self.cut()

@@ -110,6 +110,7 @@ class Server:
     port: int = field(default_factory=free_port)
     netns: str = ""
     options: str = ""
+    inside: tuple[str, ...] = ()  # words before its command: a program that enters name spaces, and forks
     process: "subprocess.Popen[bytes] | None" = None
 
     def __post_init__(self) -> None:
@@ -126,7 +127,7 @@ class Server:
             f"{self.options}\nListenAddress {self.address}\nPort {self.port}\nHostKey {self.host_key}\nPidFile none\n"
             "StrictModes no\nUsePAM no\nMaxStartups 100\nLogLevel VERBOSE\nPrintMotd no\nUseDNS no\n"
         )
-        inside = ["ip", "netns", "exec", self.netns] if self.netns else []
+        inside = ("ip", "netns", "exec", self.netns) if self.netns else self.inside
         line = [*inside, SSHD, "-D", "-f", str(config), "-E", str(self.log)]
         self.process = subprocess.Popen(line)
         if self.netns:
@@ -145,5 +146,22 @@ class Server:
     def stop(self) -> None:
         """Stop listening; connections stay."""
         assert self.process
-        self.process.terminate()
+        for process in children(self.process.pid) if self.inside else [self.process.pid]:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGTERM)
         self.process.wait(PATIENCE_S)
+
+
+def children(process: int) -> list[int]:
+    """Return the processes that a process has started."""
+    return [int(word) for word in subprocess.run(["pgrep", "-P", str(process)], capture_output=True).stdout.split()]
+
+
+def end_sessions(server: Server) -> None:
+    """Kill the sshd of every open connection, as a restart of the whole service does."""
+    assert server.process
+    masters = children(server.process.pid) if server.inside else [server.process.pid]
+    monitors = [monitor for master in masters for monitor in children(master)]
+    for session in [*monitors, *(child for monitor in monitors for child in children(monitor))]:
+        with suppress(ProcessLookupError):
+            os.kill(session, signal.SIGKILL)

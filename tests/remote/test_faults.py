@@ -30,7 +30,7 @@ from biom3d.remote.ssh import SSHHost
 from tests.docker_engine import running_dockerd
 from tests.remote.conftest import Client
 from tests.remote.interrupted import interrupt_each_member
-from tests.remote.server import Account, Server, names_in, wait_for
+from tests.remote.server import Account, Server, end_sessions, names_in, wait_for
 from tests.remote.test_gpus import copy_image, socket_of
 from tests.remote.test_lifecycle import Bench
 from tests.remote.test_run import with_engine
@@ -228,18 +228,6 @@ def test_an_sshd_that_is_restarted_is_found_again(tmp_path, base_image, account,
     far.assert_clean()
     far.host.close()
     server.stop()
-
-
-def end_sessions(server: Server) -> None:
-    """Kill the sshd of every open connection, as a restart of the whole service does."""
-    monitors = children(server.process.pid)
-    for session in [*monitors, *(child for monitor in monitors for child in children(monitor))]:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(session, signal.SIGKILL)
-
-
-def children(process: int) -> list[int]:
-    return [int(word) for word in subprocess.run(["pgrep", "-P", str(process)], capture_output=True).stdout.split()]
 
 
 # the client

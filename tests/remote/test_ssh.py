@@ -255,6 +255,17 @@ def test_a_silent_line_is_given_up_and_made_again(make_host, proxy):
     assert host.run("echo on").out == b"on\n"
 
 
+@pytest.mark.parametrize("way", ["up", "down"])
+def test_a_line_cut_at_any_moment_of_the_login_is_made_again(make_host, proxy, account, way):
+    for count in range(10, 4000, 400 if way == "up" else 250):
+        proxy.up = proxy.down = proxy.cuts = 0
+        setattr(proxy, f"cut_{way}_at", count)
+        host = make_host(port=proxy.port)
+        assert host.run("id -un", repeat=True).out.decode().strip() == account.name, count
+        host.close()
+        setattr(proxy, f"cut_{way}_at", None)
+
+
 def test_a_host_that_is_away_for_a_while_is_waited_for(make_host, proxy):
     host = make_host(port=proxy.port)
     host.run("true")

@@ -1,0 +1,38 @@
+"""The soak in small: each kind of fault once. `make soak` is the long one."""
+
+from collections import Counter
+
+import pytest
+
+from tests.remote.soak import FAULTS, Wish, soak
+from tests.remote.soak_people import untruths
+
+pytestmark = pytest.mark.system
+
+
+def test_faults_of_all_kinds_lose_nothing_and_leave_nothing(docker_client, base_image):
+    wish = Wish(minutes=1.0, jobs=12, faults=len(FAULTS), seed=2)
+    wrong, faults, folder = soak(wish, docker_client, base_image)
+    assert wrong == [], folder
+    assert sum(faults.values()) >= 8  # some find nothing at work any more
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "touched"),
+    [
+        ("Traceback (most recent call last):", 0, {}),
+        ("[job 1] connection lost, trying again", 0, {}),
+        ("[job 1] killed from outside; starts again", 0, {"slow line": 1}),
+        ("[job 1] has ended meanwhile; taking its results\n[job 1] started in x", 0, {}),
+        ("nothing", 1, {"cut of the line": 1}),
+        ("nothing", -9, {"Ctrl-C": 1}),
+    ],
+)
+def test_what_is_not_true_is_found(text, code, touched):
+    assert untruths(text, code, Counter(touched)) != []
+
+
+def test_what_is_true_is_not():
+    text = "[job 1] started in x\n[job 1] killed from outside; starts again\n[job 1] started in x"
+    assert untruths(text, 0, Counter({"power cut": 1})) == []
+    assert untruths("cancelled with 'biom3d remote cancel' by anna", 1, Counter(cancel=1)) == []
