@@ -15,10 +15,12 @@ from biom3d.server import people
 from biom3d.server.card import write_card
 from biom3d.server.gatekeeper import (
     allow_images,
+    allow_steps,
     find_config,
     find_log,
     find_workdir,
     gate_words,
+    install_gate,
     own_card,
     read_settings,
 )
@@ -61,6 +63,11 @@ def build_parser() -> argparse.ArgumentParser:
     made["init"].add_argument("workdir", type=Path, metavar="WORKDIR", help="folder for data and jobs")
     made["init"].add_argument(
         "--address", default="", metavar="HOST", help="by which users reach it (default: its name)"
+    )
+    made["init"].add_argument(
+        "--entry-point",
+        action="store_true",
+        help="let people with the gate run steps by hand, too, on CPU cores: ssh HOST python -m biom3d.pred ...",
     )
     add_init_options(made["init"])
     _add_people(made)
@@ -123,6 +130,12 @@ def _init(args: argparse.Namespace, report: "Reporter") -> None:
     card = set_up(ask_here, read_wish(args, workdir, args.address), report.info, shower(report))
     write_card(card, Path(card.workdir) / "card.yaml")
     hand_out(card, args, report, str(Path(card.workdir) / "card.yaml"))
+    if args.entry_point:
+        home = people.account_home()
+        install_gate(home)  # an older one does not know what this sets
+        facts = ask_facts(ask_here, workdir)
+        where = allow_steps(find_config(None, home), facts, card.environment)
+        report.info(f"people with the gate may run steps by hand, in '{where}': ssh HOST python -m biom3d.pred ...")
     report.info(
         f"who has a key for '{card.workdir}' reads and changes all below it; a folder of one's own goes beside it:"
         f" biom3d server authorize ... --workdir {card.workdir}-NAME"

@@ -22,6 +22,8 @@ The configuration is JSON, every key optional; it and the log must lie outside o
     gpus            true for all, or a list of numbers (default none)
     venv            true: jobs may run without a container. Not together with engine_socket: see docs/security.md
     quota_gb        what may lie in the working folder
+    entry_point     an image (with venv: an environment) in which people may run steps by hand, on CPU cores only:
+                    ssh HOST python -m biom3d.pred ...; they see the working folder and nothing else
     confine         "required": refuse where the kernel cannot confine
 """
 
@@ -93,6 +95,7 @@ class Gate:
         self.venv = settings.pop("venv", False)
         self.quota = settings.pop("quota_gb", 0) * 10**9
         self.confine = settings.pop("confine", "if possible")
+        self.entry_point = settings.pop("entry_point", "")
         need(not settings, f"the configuration has unknown keys: {', '.join(settings)}")
         need(not (self.venv and self.socket), "the configuration allows both venv and engine_socket")
 
@@ -124,6 +127,42 @@ class Gate:
         self.note("ok", "job", **facts_of(labels), seconds=round(max(0.0, end - begin), 1), exit=number(code))
 
     # --- command lines ---
+
+    def read_step(self, line: str) -> list[str]:
+        """Return step and arguments of a line such as `python -m biom3d.pred ...`; nothing if it is none."""
+        try:
+            signs = shlex.shlex(line, posix=True, punctuation_chars=True)
+            signs.whitespace_split = True
+            signs.commenters = ""
+            words, tokens = shlex.split(line), list(signs)
+        except ValueError:
+            return []
+        if words[:2] in (["python", "-m"], ["python3", "-m"]) and len(words) > 2 and words[2].startswith("biom3d."):
+            step, given = words[2][len("biom3d.") :], words[3:]
+        elif words[:1] == ["biom3d"] and len(words) > 1:
+            step, given = words[1], words[2:]
+        else:
+            return []
+        need(
+            self.entry_point,
+            "steps by hand are not allowed on this server (biom3d server init --entry-point); run them as jobs, with"
+            " biom3d-workflow (`biom3d remote`)",
+        )
+        need(step in STEPS, f"'{step}' is no step that runs here; these do: {', '.join(STEPS)}")
+        signs_of_shell = [token for token in tokens if not token.strip("();<>|&")]
+        need(not signs_of_shell, f"no shell reads this line: leave out '{' '.join(signs_of_shell[:1])}'")
+        return [step, *given]
+
+    def run_step(self, words: list[str]) -> int:
+        """Run a step by hand in the environment, held by the kernel to the working folder."""
+        folder = os.path.realpath(os.path.join(self.home, self.entry_point))
+        need(any(below(folder, place) for place in (f"{self.workdir}/env", *self.read_only, *READABLE)), "entry_point")
+        need(self.confine_process(), "the kernel cannot confine steps by hand (Landlock, Linux 5.19)")
+        os.chdir(self.workdir)
+        python = f"{folder}/bin/python"
+        environment = {"PATH": f"{folder}/bin:/usr/bin:/bin", "HOME": self.workdir, "LANG": "C.UTF-8"}
+        environment["PYTHONSAFEPATH"] = "1"  # a folder `biom3d` of the person never stands in for the real one
+        os.execve(python, [python, "-m", f"biom3d.{words[0]}", *words[1:]], environment)
 
     def decide(self, line: str) -> tuple[str, str, list[str], str]:
         """Return name, script, arguments and use of standard input of a line of the table, all checked."""
@@ -335,6 +374,7 @@ class Gate:
         os.execve("/bin/sh", [word.encode("utf-8", "surrogateescape") for word in words], environment)
 
 
+STEPS = ("check", "plan", "preprocess", "train", "preprocess_train", "pred", "eval", "quality", "export", "report")
 READABLE = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc", "/opt", "/nix", "/proc", "/sys")
 FOLDERS: dict[str, str] = {}  # folder -> what it leads to, for this one command
 
@@ -421,6 +461,7 @@ def fingerprint() -> str:
 
 # --- the container engine ---
 
+Words = list[str]  # the filter below has a method `list`
 OWNER = "biom3d.gate"  # label: whose container this is; only the gate can set it
 FOLDER = "biom3d.gate.folder"  # label: of which working folder; whoever's key opens that may follow, stop and remove it
 LABEL = "biom3d.job"
@@ -547,10 +588,10 @@ class EngineFilter:
         """Describe a container; another person's job only as far as a queue needs, others are not there."""
         status, found = self.fetch("GET", request.url())
         if status == 200:
-            config, labels = found["Config"], self.labels_of(found["Config"])
+            config, labels = found["Config"], self.labels_of(found)
             if LABEL not in labels:
                 raise NotThere(f"No such container: {request.words[0]}")
-            if self.is_own(config):
+            if self.is_own(found):
                 config["Labels"] = labels
             else:
                 found = {**public(found), "Config": {"Labels": labels, "User": config.get("User")}}
@@ -600,20 +641,100 @@ class EngineFilter:
         status, found = self.fetch("GET", f"{request.version}/containers/{request.words[0]}/json")
         if status != 200:
             raise NotThere(f"No such container: {request.words[0]}")
-        need(self.is_own(found["Config"]), f"container '{request.words[0]}' is not yours")
+        need(self.is_own(found), f"container '{request.words[0]}' is not yours")
         return dict(found)
 
     def is_own(self, one: dict[str, Any]) -> bool:
-        """Say whether a container with these labels is of the person's working folder, or older and the person's."""
-        labels = one.get("Labels") or {}
-        return bool(labels.get(FOLDER) == self.gate.root if FOLDER in labels else labels.get(OWNER) == self.gate.name)
+        """Say whether a container works in the person's folder.
+
+        The gate labels what it makes. What somebody with a full key has started, who shares the folder, shows it by
+        where it writes; nobody behind a gate can make a container without labels.
+        """
+        labels = labels_in(one)
+        if FOLDER in labels or OWNER in labels:
+            return bool(labels.get(FOLDER) == self.gate.root if FOLDER in labels else labels[OWNER] == self.gate.name)
+        jobs = f"{self.gate.root}/jobs"
+        places = [mount for mount in one.get("Mounts") or [] if mount.get("Destination") == "/job" and mount.get("RW")]
+        return LABEL in labels and any(below(os.path.realpath(place["Source"]), jobs) for place in places)
 
     def labels_of(self, one: dict[str, Any]) -> dict[str, str]:
         """Return the labels that say what a job takes and whose it is, and what the person may do with it."""
-        owner = (one.get("Labels") or {}).get(OWNER)
-        access = "others" if not self.is_own(one) else "yours" if owner == self.gate.name else "shared"
-        labels = dict(one["Labels"]) if self.is_own(one) else job_labels(one)
+        is_own, given = self.is_own(one), labels_in(one)
+        owner = given.get(OWNER)
+        access = "others" if not is_own else "yours" if owner == self.gate.name else "shared"
+        labels = dict(given) if is_own else job_labels(given)
         return {**labels, **({f"{LABEL}.owner": owner} if owner else {}), f"{LABEL}.access": access} if labels else {}
+
+    # --- steps by hand ---
+
+    def run_step(self, words: Words) -> int:
+        """Run a step by hand in a container that sees the working folder only; return its exit code."""
+        job = os.urandom(12).hex()
+        made = self.ask(
+            "POST", f"/containers/create?name=biom3d-{job}", json.dumps(self.describe_step(words, job)).encode()
+        )
+        answer = json.loads(made.read() or b"{}")
+        need(made.status == 201, f"the engine makes no container: {answer.get('message', made.status)}")
+        place = f"/containers/{answer['Id']}"
+        begin = time.time()
+        code: int | None = None
+        try:
+            status, answer = self.fetch("POST", f"{place}/start")
+            need(status in (204, 304), f"the engine starts no container: {answer.get('message', status)}")
+            self.copy_log(self.ask("GET", f"{place}/logs?follow=1&stdout=1&stderr=1"))
+            code = int(self.fetch("POST", f"{place}/wait")[1]["StatusCode"])
+        finally:
+            if code is None:  # nobody reads its answers any more: it gets time to save what it has
+                self.fetch("POST", f"{place}/stop?t=40")
+            self.fetch("DELETE", f"{place}?force=1")
+            labels = {LABEL: job, f"{LABEL}.name": f"{words[0]} by hand"}
+            self.gate.note("ok", "job", **facts_of(labels), seconds=round(time.time() - begin, 1), exit=code)
+        return code
+
+    def describe_step(self, words: Words, job: str) -> dict[str, Any]:
+        """Return what the engine is told of a step by hand: cores that no job holds, the working folder, no more."""
+        import urllib.parse
+
+        name = urllib.parse.quote(self.gate.entry_point, safe="/:@")
+        need(
+            self.fetch("GET", f"/images/{name}/json")[0] == 200,
+            f"image '{self.gate.entry_point}' is not there; the administrator runs: biom3d server init --entry-point",
+        )
+        others = self.fetch("GET", f"/containers/json?filters={urllib.parse.quote(json.dumps({'label': [LABEL]}))}")[1]
+        held = sum(number(str((one.get("Labels") or {}).get(f"{LABEL}.threads", "0"))) or 0 for one in others)
+        cores = max(1, int(self.fetch("GET", "/info")[1]["NCPU"]) - held)
+        user = "0:0" if "0:0" in self.users else f"{os.getuid()}:{os.getgid()}"
+        hidden = {self.gate.root: "size=64k,mode=000"} if os.path.isdir(self.gate.root) else {}
+        folder = {"Type": "bind", "Source": self.gate.workdir, "Target": self.gate.workdir}
+        labels = {LABEL: job, f"{LABEL}.name": f"{words[0]} by hand", f"{LABEL}.threads": str(cores)}
+        return {
+            "Image": self.gate.entry_point,
+            "User": user,
+            "Entrypoint": ["python", "-m", f"biom3d.{words[0]}", *words[1:]],
+            "Cmd": [],
+            "WorkingDir": self.gate.workdir,
+            "Env": [f"{word}_NUM_THREADS={cores}" for word in ("OMP", "OPENBLAS", "MKL")],
+            "Labels": {**labels, f"{LABEL}.mem_mb": "0", OWNER: self.gate.name, FOLDER: self.gate.root},
+            "HostConfig": {
+                "Mounts": [folder],
+                "Tmpfs": {"/tmp": "", **hidden},  # the store and jobs are not for hands
+                "NetworkMode": "none",
+                "ReadonlyRootfs": True,
+                "CapDrop": ["ALL"],
+                "SecurityOpt": ["no-new-privileges"],
+                "Init": True,
+                "NanoCpus": cores * 10**9,
+                "ShmSize": 2**30,
+            },
+        }
+
+    def copy_log(self, answer: Any) -> None:
+        """Write what a container says to our own outputs, as it comes; stop reading when nobody reads us."""
+        need(answer.status == 200, "the engine shows no log")
+        while len(head := answer.read(8)) == 8:
+            data, target = answer.read(int.from_bytes(head[4:], "big")), 2 if head[0] == 2 else 1
+            while data:
+                data = data[os.write(target, data) :]
 
     # --- what a container may be ---
 
@@ -772,9 +893,14 @@ def public(one: dict[str, Any]) -> dict[str, Any]:
     return {key: one[key] for key in PUBLIC if key in one}
 
 
-def job_labels(one: dict[str, Any]) -> dict[str, str]:
+def labels_in(one: dict[str, Any]) -> dict[str, str]:
+    """Return the labels of a container, from a list or from its description."""
+    return (one.get("Config") or one).get("Labels") or {}
+
+
+def job_labels(labels: dict[str, str]) -> dict[str, str]:
     """Return the labels that say what a job takes."""
-    return {key: value for key, value in (one.get("Labels") or {}).items() if key.startswith(LABEL)}
+    return {key: value for key, value in labels.items() if key.startswith(LABEL)}
 
 
 def moment(stamp: str) -> float:
@@ -819,6 +945,12 @@ def main() -> int:
         return REFUSED
     try:
         need(line, "this key opens no shell, only Biom3d's own commands")
+        if step := gate.read_step(line):
+            gate.check_quota()
+            gate.note("ok", "step", args=[word[:300] for word in step[:20]])
+            if gate.socket:
+                return serve_step(gate, step)
+            return gate.run_step(step)
         name, script, arguments, stdin = gate.decide(line)
         if name == "dial_engine":
             return serve_engine(gate)
@@ -862,6 +994,36 @@ def replace_input(content: bytes, is_all: bool) -> None:
     os.dup2(reading, 0)
     os.close(reading)
     os.close(writing)
+
+
+def serve_step(gate: Gate, step: list[str]) -> int:
+    """Run a step by hand in a container; it is stopped when the person's connection ends."""
+    import signal
+    import threading
+
+    over = threading.Event()
+    threading.Thread(target=interrupt_with_client, args=(over,), daemon=True).start()
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, signal.default_int_handler)
+    try:
+        return EngineFilter(gate, None, None).run_step(step)
+    except (KeyboardInterrupt, BrokenPipeError):
+        return 130
+    finally:
+        over.set()
+
+
+def interrupt_with_client(over: threading.Event) -> None:
+    """Press Ctrl-C in this process when nobody reads its answers any more."""
+    import select
+    import signal
+
+    poll = select.poll()
+    poll.register(1, 0)  # errors are always told
+    while not over.is_set():
+        if poll.poll(500) and not over.is_set():
+            os.kill(os.getpid(), signal.SIGINT)
+            return
 
 
 def serve_engine(gate: Gate) -> int:

@@ -94,6 +94,24 @@ def allow_images(config: Path | None, facts: Facts, more: Sequence[str]) -> list
     return [f"allowed: {known.get(image, image)}" + ("" if image in before else "  (new)") for image in after]
 
 
+def allow_steps(config: Path | None, facts: Facts, environment: str) -> str:
+    """Have the gate run steps by hand, in the newest image of ours or the environment; return in which."""
+    if config is None:
+        raise ConfigError("the gate has no configuration; run 'biom3d server init DIR' first")
+    settings = read_yaml(config)
+    known = [name for name in facts.images if "/cpu:" in name] or list(facts.images)
+    if settings.get("engine_socket") and not known:
+        raise ConfigError(
+            "--entry-point: no image of ours is there for steps by hand; bring one: biom3d images build cpu"
+        )
+    if not settings.get("engine_socket") and not (settings.get("venv") and environment):
+        raise ConfigError("--entry-point: the gate allows neither an engine nor an environment; run 'init' with --env")
+    where = known[0] if settings.get("engine_socket") else environment
+    write_json(config, {**settings, "entry_point": where})
+    config.chmod(0o600)
+    return where
+
+
 def own_card(workdir: Path | None, home: Path) -> Path | None:
     """Write a card that names a person's own folder into it, where that is not everybody's; return its path."""
     common = Path(_noted(home).get("workdir", ""))

@@ -206,7 +206,9 @@ class Project:
 
     def _try(self) -> int:
         """Give the command once; check what it said."""
+        lasting = self.touched["damage"]  # until a job reads what is damaged
         self.touched.clear()
+        self.touched.update({"damage": lasting} if lasting else {})
         self.attempts += 1
         log = self.folder / f"said-{self.attempts}.log"
         with open(log, "wb") as output:

@@ -11,6 +11,9 @@ BEGIN, END = "<!-- made by python -m tests.server.attacks -->", "<!-- end -->"
 SOURCES: dict[str, dict[str, tuple[str, ...]]] = {
     "A person whose key opens only the gate": {"tests/server/test_gate.py": (), "tests/server/test_gate_words.py": ()},
     "The same person, and the container engine": {"tests/server/test_gate_engine.py": ()},
+    "Steps by hand": {
+        "tests/server/test_entry_point.py": ("refused", "sees_nothing", "no_shell", "stand_in", "no_network", "kernel")
+    },
     "Keys": {"tests/server/test_login.py": ("gate", "revoked", "good_")},
     "Passwords, after a whole run": {
         "tests/remote/test_secrets.py": ("stands_nowhere",),

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,12 @@ from biom3d.errors import HostError
 from biom3d.remote import claims, verbs
 from biom3d.remote.ssh import SSHHost
 from biom3d.remote.ssh_config import SSHSettings
-from tests.remote.conftest import Client, account, server
+from tests.remote.conftest import Client, account, key, server
 from tests.remote.server import wait_for
 from tests.remote.test_faults import COUNTED, WAITING, Far, clients
 from tests.server.gated import Door, opened
 
-__all__ = ["account", "clients", "server"]
+__all__ = ["account", "clients", "key", "server"]
 pytestmark = pytest.mark.system
 
 
@@ -62,6 +63,23 @@ def test_both_run_the_same_job_at_the_same_time_and_get_its_results(people):
         far.end(thread)
     assert (anna.text("runs"), ben.text("runs")) == ("run\n", "run\n")
     anna.assert_clean()
+
+
+def test_the_job_of_somebody_with_a_full_key_in_the_same_folder_is_shared_too(people, key, tmp_path):
+    ben = people[1]
+    settings = replace(ben.host.settings, key_file=key)
+    (tmp_path / "carl").mkdir()
+    carl = far_of(settings, tmp_path / "carl", ben.image)
+    threads = [carl.begin(WAITING, "out runs")]
+    work = carl.appears("runs").parent
+    threads.append(ben.begin(WAITING, "out runs"))
+    wait_for(lambda: ben.said("runs already, started by"), "a word about it")
+    (work / "go").touch()
+    for far, thread in zip((carl, ben), threads, strict=True):
+        far.end(thread)
+    assert (carl.text("runs"), ben.text("runs")) == ("run\n", "run\n")
+    ben.assert_clean()
+    carl.host.close()
 
 
 def run_alone(settings: SSHSettings, folder: Path, image: str) -> None:
