@@ -15,9 +15,11 @@ OBLIQUE = (np.cos(ANGLE), -np.sin(ANGLE), 0, np.sin(ANGLE), np.cos(ANGLE), 0, 0,
 UID = "1.2.826.0.1.3680043.2.1125.7"
 
 
-def itk_image(array: np.ndarray, direction: tuple[float, ...] = OBLIQUE) -> SimpleITK.Image:
+def itk_image(
+    array: np.ndarray, direction: tuple[float, ...] = OBLIQUE, spacing: tuple[float, ...] = (0.5, 0.7, 2.0)
+) -> SimpleITK.Image:
     image = SimpleITK.GetImageFromArray(array)
-    image.SetSpacing((0.5, 0.7, 2.0))
+    image.SetSpacing(spacing)
     image.SetOrigin((5.0, -7.0, 9.0))
     image.SetDirection(direction)
     return image
@@ -40,11 +42,12 @@ def write_series(
     direction: tuple[float, ...] = OBLIQUE,
     uid: str = UID,
     packed: bool = False,
+    spacing: tuple[float, ...] = (0.5, 0.7, 2.0),
     **tags: Any,
 ) -> SimpleITK.Image:
     """Write a slice a file; `tags` are further elements, such as RescaleIntercept. Returns the image."""
     folder.mkdir(parents=True, exist_ok=True)
-    image = itk_image(array, direction)
+    image = itk_image(array, direction, spacing)
     writer = SimpleITK.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
     writer.SetUseCompression(packed)
@@ -57,7 +60,7 @@ def write_series(
             "0008|0060": "CT",
             "0010|0010": "Nobody^Anon",
             "0010|0020": "1",
-            "0018|0050": "2.0",
+            "0018|0050": f"{spacing[2]}",
             "0020|000d": f"{UID}.9",
             "0020|000e": uid,
             "0020|0052": f"{UID}.8",

@@ -1,5 +1,6 @@
 """NRRD .nrrd: a text header and voxels in one file, raw or gzip; spacing, place and direction are kept."""
 
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -147,6 +148,8 @@ def _geometry(fields: dict[str, str], header: Header) -> Header:
         extra = {"affine": affine} if fields.get("space") else {}
         return replace(header, spacing_um=spacing_of(directions, unit), extra=extra)
     sizes = [float(word) for word in fields.get("spacings", "").split() if word.lower() != "nan"]
+    if len(vectors) == 2:
+        sizes = [round(math.hypot(*one), 9) for one in vectors]
     if len(sizes) == 2 and header.is_2d:
         return replace(header, spacing_um=spacing_in_um(1.0, sizes[1], sizes[0], unit))
     if len(sizes) == 3:

@@ -16,6 +16,7 @@ from ome_zarr_models.v05.image import ImageAttrs
 from PIL import Image
 
 from biom3d.io import Header, read_volume, write_volume
+from tests.dicom_files import itk_read, write_series
 
 TYPES = ["u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8"]
 PER_UM = {"µm": 1.0, "nm": 1e3, "mm": 1e-3}  # how many units a micrometre is
@@ -178,3 +179,37 @@ def test_what_is_written_is_valid_ome_and_says_the_same(axes, dtype, unit):
         steps = [step.model_dump() for step in first.coordinateTransformations]
     np.testing.assert_allclose(steps[0]["scale"][-1] / PER_UM[unit], SPACING[2])
     np.testing.assert_allclose(steps[1]["translation"][-1] / PER_UM[unit], 3.0)
+
+
+@quick
+@given(st.sampled_from([".nrrd", ".mha"]), st.sampled_from(["YX", "ZYX", "ZYXC"]), dtypes, st.booleans())
+def test_what_itk_writes_is_read(suffix, axes, dtype, packed):
+    array = voxels(axes, dtype)
+    image = SimpleITK.GetImageFromArray(array, isVector="C" in axes)
+    image.SetSpacing([size / 1000 for size in reversed(SPACING)][: image.GetDimension()])
+    with folder() as place:
+        SimpleITK.WriteImage(image, str(Path(place) / f"a{suffix}"), useCompression=packed)
+        assert_read(Path(place) / f"a{suffix}", array, axes)
+
+
+@quick
+@given(
+    st.sampled_from(["i2", "u2", "u1"]),
+    st.integers(2, 6),
+    st.tuples(*[st.floats(-1, 1) for _ in range(3)]).filter(lambda axis: np.linalg.norm(axis) > 0.1),
+    st.floats(0, 3),
+    st.tuples(*[st.floats(0.3, 5) for _ in range(3)]),
+)
+def test_dicom_lies_where_itk_sees_it(dtype, depth, axis, angle, spacing):
+    array = np.random.default_rng(depth).integers(0, 100, (depth, 7, 6)).astype(dtype)
+    rotation = SimpleITK.VersorTransform(axis, angle).GetMatrix()
+    sizes = tuple(round(size, 3) for size in spacing)
+    with folder() as place:
+        write_series(Path(place), array, rotation, spacing=sizes)
+        theirs, ours = itk_read(Path(place)), read_volume(Path(place))
+        np.testing.assert_array_equal(ours.array[0], SimpleITK.GetArrayFromImage(theirs))
+        np.testing.assert_allclose(ours.header.spacing_um, [1000 * size for size in reversed(sizes)], rtol=1e-3)
+        affine = np.array(ours.header.extra["affine"])
+        for index in ((0, 0, 0), (5, 0, 0), (0, 6, 0), (0, 0, depth - 1)):
+            here = np.diag([-1, -1, 1]) @ (affine @ [*index, 1])[:3]
+            np.testing.assert_allclose(here, theirs.TransformIndexToPhysicalPoint(index), atol=2e-3)
