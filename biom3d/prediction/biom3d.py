@@ -65,6 +65,7 @@ def predict_like_biom3d(
             for z, scores in slabs:
                 out[z : z + scores.shape[1], slice(*y.out), slice(*x.out)] = decide(scores, scheme.softmax)
                 forget_pages(out)
+                del scores
     if out is not labels:
         labels[...] = resize_labels(out, shape)
 

@@ -83,12 +83,16 @@ def tile_cost(axes: Sequence[Axis], shape: Sequence[int], channels: int, outputs
     patch_z = len(axes[0].weights)
     resampled = [axis.length != n for axis, n in zip(axes, shape, strict=True)]
     chunks = 3 if any(resampled[1:]) else 1
-    planes = 6 if resampled[0] else 3
+    planes = 6 if resampled[0] else 2
 
     def cost(held: int, out: int) -> float:
         plane = 4.0 * outputs * max(held, out)
-        slabs = 4.0 * held * patch_z * (channels + outputs)
+        image = 4.0 * held * patch_z * channels
+        scores = 4.0 * held * patch_z * outputs
         filled = 3 * 4.0 * channels * min(PLANES_READ, patch_z) * max(held, out)
-        return slabs + filled + chunks * max(COPY_BYTES, plane) + planes * plane
+        finished = chunks * max(COPY_BYTES, plane) + planes * plane
+        if len(axes[0].starts) == 1:  # what is read is there before there are scores
+            return image + max(filled, scores + finished)
+        return image + scores + max(filled, finished)
 
     return cost

@@ -93,12 +93,15 @@ def predict_labels(
                 if shares is not None:
                     shares[(slice(None), z, *place)] = softmax(shifted)
                     forget_pages(shares)
+                del plane, shifted  # else they would be there while the next ones are made
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:
     """Return scores (classes, ...) as shares that add up to 1."""
-    powers = np.exp(scores - scores.max(0))
-    return np.asarray(powers / powers.sum(0))
+    powers = np.asarray(scores - scores.max(0))
+    np.exp(powers, out=powers)
+    powers /= powers.sum(0)
+    return powers
 
 
 def plan_tiles(predictor: Predictor, axes: Sequence[Axis], shape: Sequence[int], room: Room) -> list[Tile]:
@@ -191,6 +194,7 @@ def score_slabs(
             end = min(z + step, last)
             finished = scores[:, z - begin : end - begin, *crop] / (sums[0][z:end, None, None] * plane_weight)
             yield z - first_axis.before, finished.cpu().numpy()
+            del finished
         if i + 1 < len(starts):
             _shift(scores, done)
             scores[:, -done:] = 0
@@ -323,6 +327,7 @@ def _resample_back(
         for z, planes in scores:
             planes = in_plane(planes)
             yield from ((z + i, planes[:, i]) for i in range(planes.shape[1]))
+            del planes
         return
     index, weight = axis_weights(target[0], shape[0], LINEAR)
     waiting: dict[int, np.ndarray] = {}
