@@ -152,16 +152,25 @@ def find_pairs(predictions: Path, truth: Path, report: Reporter, key: str | None
 
 def score_pair(pair: "Pair", args: argparse.Namespace, spacing_um: SpacingUm | None, report: Reporter) -> list[Row]:
     """Read one case and return a row per class; DataError names the case."""
+    from biom3d.files import work_folder
+
+    with work_folder(args.out_csv or args.out_json) as folder:
+        return _score_pair(pair, args, spacing_um, report, folder)
+
+
+def _score_pair(
+    pair: "Pair", args: argparse.Namespace, spacing_um: SpacingUm | None, report: Reporter, folder: Path
+) -> list[Row]:
     from biom3d.data.dataset import place_warnings, read_classes, same_orientation
     from biom3d.data.remarks import tell_remarks
-    from biom3d.metrics import score_case
+    from biom3d.metrics import clear_unknown, score_case
 
     arrays: list[np.ndarray] = []
     headers: list[Header] = []
     coding = coding_from(args, args.num_classes)
     # what is not annotated is a matter of the truth
     for path, meaning in ((pair.first, dataclasses.replace(coding, ignore=None)), (pair.second, coding)):
-        labels, header, warning = read_classes(path, args.num_classes, meaning, headers[0] if headers else None)
+        labels, header, warning = read_classes(path, args.num_classes, meaning, headers[0] if headers else None, folder)
         if warning:
             report.warn(f"'{path}': {warning}")
         arrays.append(labels)
@@ -177,7 +186,9 @@ def score_pair(pair: "Pair", args: argparse.Namespace, spacing_um: SpacingUm | N
     spacing_um = spacing_um or _choose_spacing(pair.name, headers, report)
     with_hd95 = "hd95_um" in COLUMNS[args.function]
     try:
-        scores = score_case(arrays[0], arrays[1], args.num_classes, spacing_um, with_hd95)
+        is_partial = coding.ignore is not None and arrays[0].shape == arrays[1].shape
+        known = clear_unknown(*arrays) if is_partial else None
+        scores = score_case(arrays[0], arrays[1], args.num_classes, spacing_um, with_hd95, known)
     except DataError as error:
         raise DataError(
             f"case '{pair.name}' ('{pair.first}', '{pair.second}'): {error}; wanted the same grid: is this its truth?"

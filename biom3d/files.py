@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -102,6 +103,17 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
             _remove_surely(folder)
             raise
         remove(folder)
+
+
+@contextmanager
+def work_folder(beside: Path | str | None) -> Iterator[Path]:
+    """Yield a folder for large arrays, next to the file that will be written; without one, where the system has it."""
+    if beside is None:
+        with tempfile.TemporaryDirectory(prefix="biom3d-") as name:
+            yield Path(name)
+    else:
+        with scratch_folder(Path(beside).parent) as folder:
+            yield folder
 
 
 def _remove_surely(folder: Path) -> None:

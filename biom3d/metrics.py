@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from biom3d.errors import DataError
+from biom3d.io.mapped import forget_pages, limits
 
 SURFACE_SHARE = 0.95
 VOXELS_AT_ONCE = 1 << 22  # counting takes 8 bytes a voxel: 32 MB instead of eight times the volume
@@ -49,18 +50,19 @@ def score_case(
     num_classes: int,
     spacing_um: Sequence[float] | None = None,
     with_hd95: bool = True,
+    known: int | None = None,
 ) -> list[ClassScore]:
     """Score classes 1..num_classes of two label volumes (z, y, x) with values 0..num_classes.
 
     Where the truth is negative nobody has annotated it: there both count as background, and agree about nothing.
-    `spacing_um` is the voxel size (z, y, x) in µm; without it HD95 is in voxels. Raises DataError where the
-    shapes differ or a label is above `num_classes`.
+    `known` says how many voxels are annotated, where `clear_unknown` has done that already. `spacing_um` is the voxel
+    size (z, y, x) in µm; without it HD95 is in voxels. Raises DataError where the shapes differ or a label is above
+    `num_classes`.
     """
-    known = pred.size
-    if true.dtype.kind == "i" and true.size and true.min() < 0 and pred.shape == true.shape:
-        is_known = true >= 0
-        pred, true = np.where(is_known, pred, 0), np.where(is_known, true, 0)
-        known = int(np.count_nonzero(is_known))
+    if known is None and true.dtype.kind == "i" and true.size and true.min() < 0 and pred.shape == true.shape:
+        pred, true = pred.copy(), true.copy()
+        known = clear_unknown(pred, true)
+    known = pred.size if known is None else known
     counts = count_overlaps(pred, true, num_classes)
     unit = "voxels" if spacing_um is None else "µm"
     scores = []
@@ -68,9 +70,24 @@ def score_case(
         both, in_pred, in_true = counts[label, label], counts[label].sum(), counts[:, label].sum()
         hd95 = None
         if with_hd95 and in_pred and in_true:
-            hd95 = surface_distance_95(pred == label, true == label, spacing_um or (1.0, 1.0, 1.0))
+            box = _label_box(pred, true, label)
+            masks = (pred[box] == label, true[box] == label)
+            hd95 = _distance_95(*masks, spacing_um or (1.0, 1.0, 1.0), is_2d=len(pred) == 1)
         scores.append(_class_score(label, int(both), int(in_pred), int(in_true), known, hd95, unit))
     return scores
+
+
+def clear_unknown(pred: np.ndarray, true: np.ndarray) -> int:
+    """Make background of the voxels of both (z, y, x) whose truth is negative; return how many others there are."""
+    known = 0
+    for pred_plane, true_plane in zip(pred, true, strict=True):
+        unknown = true_plane < 0
+        pred_plane[unknown] = 0
+        true_plane[unknown] = 0
+        known += int(unknown.size - np.count_nonzero(unknown))
+        forget_pages(pred)
+        forget_pages(true)
+    return known
 
 
 def _class_score(
@@ -106,16 +123,19 @@ def count_overlaps(pred: np.ndarray, true: np.ndarray, num_classes: int) -> np.n
 
 
 def _require_labels(labels: np.ndarray, num_classes: int, which: str) -> None:
-    if labels.size and (labels.min() < 0 or labels.max() > num_classes):
+    low, high = limits(labels) if labels.size else (0, 0)
+    if low < 0 or high > num_classes:
         raise DataError(
-            f"the {which} holds labels from {labels.min()} to {labels.max()}, wanted 0 to {num_classes} "
+            f"the {which} holds labels from {low} to {high}, wanted 0 to {num_classes} "
             f"for {num_classes} class(es); set --num_classes, or renumber the labels"
         )
 
 
 def _pieces(labels: np.ndarray) -> Iterable[np.ndarray]:
     flat = labels.reshape(-1)
-    return (flat[start : start + VOXELS_AT_ONCE] for start in range(0, flat.size, VOXELS_AT_ONCE))
+    for start in range(0, flat.size, VOXELS_AT_ONCE):
+        yield flat[start : start + VOXELS_AT_ONCE]
+        forget_pages(labels)
 
 
 def surface_distance_95(pred: np.ndarray, true: np.ndarray, spacing: Sequence[float]) -> float:
@@ -126,10 +146,14 @@ def surface_distance_95(pred: np.ndarray, true: np.ndarray, spacing: Sequence[fl
     used: it sorts in Python, and keeps distances for all voxels where those of the surface are enough (here
     12 bytes a voxel). A k-d tree needs less still, but was 15 times slower for noise against a sphere.
     """
-    if len(pred) == 1:
+    box = _label_box(pred, true, 1)
+    return _distance_95(pred[box], true[box], spacing, is_2d=len(pred) == 1)
+
+
+def _distance_95(pred: np.ndarray, true: np.ndarray, spacing: Sequence[float], is_2d: bool) -> float:
+    if is_2d:
         pred, true, spacing = pred[0], true[0], spacing[1:]
-    box = _bounding_box(pred, true)
-    pred, true = np.pad(pred[box], 1), np.pad(true[box], 1)
+    pred, true = np.pad(pred, 1), np.pad(true, 1)
     pred_surface, pred_areas = _surface(pred, spacing)
     true_surface, true_areas = _surface(true, spacing)
     return max(
@@ -138,13 +162,17 @@ def surface_distance_95(pred: np.ndarray, true: np.ndarray, spacing: Sequence[fl
     )
 
 
-def _bounding_box(*masks: np.ndarray) -> tuple[slice, ...]:
-    box = []
-    for axis in range(masks[0].ndim):
-        others = tuple(other for other in range(masks[0].ndim) if other != axis)
-        used = np.flatnonzero(np.logical_or.reduce([mask.any(axis=others) for mask in masks]))
-        box.append(slice(int(used[0]), int(used[-1]) + 1))
-    return tuple(box)
+def _label_box(pred: np.ndarray, true: np.ndarray, label: int) -> tuple[slice, ...]:
+    """Return the smallest box around a label in both volumes (z, y, x), few planes of them in memory at a time."""
+    used = [np.zeros(n, bool) for n in pred.shape]
+    for z, (pred_plane, true_plane) in enumerate(zip(pred, true, strict=True)):
+        mask = (pred_plane == label) | (true_plane == label)
+        forget_pages(pred)
+        forget_pages(true)
+        used[0][z] = mask.any()
+        used[1] |= mask.any(1)
+        used[2] |= mask.any(0)
+    return tuple(slice(int(np.flatnonzero(one)[0]), int(np.flatnonzero(one)[-1]) + 1) for one in used)
 
 
 def _surface(mask: np.ndarray, spacing: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:

@@ -75,27 +75,31 @@ def measure_folder(args: argparse.Namespace, report: Reporter) -> list[Row]:
     known = read_reference(args.log)
     found = match_volumes(args.path_pred, args.path_in, ("prediction", "image"), args.img_key)
     return [
-        measure_pair(pair, known, args.num_classes, spacing_from(args))
+        measure_pair(pair, known, args.num_classes, spacing_from(args), args.out_csv)
         for pair in report.track(found.pairs, "volumes", unit="volume")
     ]
 
 
-def measure_pair(pair: "Pair", known: "TrainingSet | None", num_classes: int | None, spacing: SpacingUm | None) -> Row:
-    """Measure one prediction and compare it with the training set."""
+def measure_pair(
+    pair: "Pair", known: "TrainingSet | None", num_classes: int | None, spacing: SpacingUm | None, out: Path
+) -> Row:
+    """Measure one prediction and compare it with the training set; a large one lies beside `out` meanwhile."""
     from biom3d.data.facts import measure
     from biom3d.data.unlike import find_signs
+    from biom3d.files import work_folder
     from biom3d.io import open_volume, read_labels
+    from biom3d.io.mapped import limits
 
-    labels = read_labels(pair.first)
-    array = labels.array[0]
-    with open_volume(pair.second) as image:
+    with work_folder(out) as folder, open_volume(pair.second) as image:
+        labels = read_labels(pair.first, folder=folder)
+        array = labels.array[0]
         if image.header.shape[1:] != array.shape:
             raise DataError(
                 f"case '{pair.name}': the prediction has {array.shape} voxels (z, y, x), its image "
                 f"{image.header.shape[1:]}; give the images that were predicted"
             )
         spacing = spacing or image.header.spacing_um or labels.header.spacing_um
-        facts = measure(array, image.read, num_classes or max(1, int(array.max())), spacing)
+        facts = measure(array, image.read, num_classes or max(1, limits(array)[1]), spacing)
     prediction = read_prediction(pair.first)
     reference = [one.facts for one in known.volumes if one.facts] if known else []
     signs = find_signs(facts, prediction, reference, known is not None and known.scheme == "ct")

@@ -235,18 +235,31 @@ def draw_case(
     case: Case, out: Path, num_classes: int | None, coding: "Coding", spacing_um: SpacingUm | None
 ) -> float | None:
     """Draw one case to `out`; return its mean Dice over classes, or None where the truth is not known."""
+    from biom3d.files import work_folder
+
+    with work_folder(out) as folder:
+        return _draw_case(case, out, num_classes, coding, spacing_um, folder)
+
+
+def _draw_case(
+    case: Case, out: Path, num_classes: int | None, coding: "Coding", spacing_um: SpacingUm | None, folder: Path
+) -> float | None:
     from biom3d.data.dataset import read_classes
     from biom3d.figures import draw_overlay, save_figure
     from biom3d.io import read_header, read_labels
+    from biom3d.io.mapped import limits
+    from biom3d.metrics import clear_unknown
     from biom3d.views import make_views
 
     header = read_header(case.image)
-    predicted = read_labels(case.pred)
+    predicted = read_labels(case.pred, folder=folder)
     pred = predicted.array[0]
-    num_classes = num_classes or max(int(pred.max()), 1)
-    true = read_classes(case.true, num_classes, coding, header)[0].clip(0) if case.true else None
+    num_classes = num_classes or max(limits(pred)[1], 1)
+    true = read_classes(case.true, num_classes, coding, header, folder)[0] if case.true else None
+    if true is not None and coding.ignore is not None:  # that is shown as background
+        clear_unknown(true, true)
     if coding.values:
-        pred = read_classes(case.pred, num_classes, dataclasses.replace(coding, ignore=None))[0]
+        pred = read_classes(case.pred, num_classes, dataclasses.replace(coding, ignore=None), folder=folder)[0]
     for what, path, labels in (("prediction", case.pred, pred), ("truth", case.true, true)):
         if labels is not None and labels.shape != header.shape[1:]:
             raise DataError(
@@ -265,9 +278,10 @@ def draw_case(
 
 
 def _mean_dice_of(pred: "np.ndarray", true: "np.ndarray") -> float | None:
+    from biom3d.io.mapped import limits
     from biom3d.metrics import score_case
 
-    scores = score_case(pred, true, max(int(pred.max()), int(true.max()), 1), with_hd95=False)
+    scores = score_case(pred, true, max(limits(pred)[1], limits(true)[1], 1), with_hd95=False)
     return _mean([score.dice for score in scores if score.dice is not None])
 
 

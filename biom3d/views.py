@@ -1,17 +1,19 @@
 """Which planes of a volume an overlay shows, and their pixels: the places, the cuts, the contrast."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from biom3d.figures import Planes, View
 from biom3d.io import open_volume
+from biom3d.io.mapped import forget_pages
 
 SLAB = 16  # planes of an image in memory
 DARK, BRIGHT = 0.5, 99.8  # percentiles that become black and white
 
 Point = tuple[int, int, int]
+Profiles = Sequence[np.ndarray]  # of z, y, x
 
 
 def make_views(image: Path, pred: np.ndarray, true: np.ndarray | None) -> list[View]:
@@ -31,12 +33,13 @@ def choose_places(pred: np.ndarray, true: np.ndarray | None) -> list[tuple[str, 
     centre of the objects would often lie between them, where there is nothing to see. A 2D image has one place.
     """
     if true is None:
-        return [_fullest_planes(pred > 0, "most of the prediction")]
+        return [_fullest_planes(_profiles(lambda z: pred[z] > 0, pred), "most of the prediction", pred)]
     if len(pred) == 1:
         return [("prediction and truth", _middle(pred))]
-    objects = _fullest_planes((pred > 0) | (true > 0), "most of the objects")
-    differ = pred != true
-    if not differ.any():
+    found = _profiles(lambda z: (pred[z] > 0) | (true[z] > 0), pred, true)
+    objects = _fullest_planes(found, "most of the objects", pred)
+    differ = _profiles(lambda z: pred[z] != true[z], pred, true)
+    if not differ[0].any():
         return [(f"{objects[0]}; prediction and truth are equal", objects[1])]
     worst = ("where prediction and truth differ most", _fullest(differ))
     if worst[1] == objects[1]:
@@ -44,10 +47,10 @@ def choose_places(pred: np.ndarray, true: np.ndarray | None) -> list[tuple[str, 
     return [objects, worst]
 
 
-def _fullest_planes(mask: np.ndarray, what: str) -> tuple[str, Point]:
-    if not mask.any():
-        return "middle of the volume; no object", _middle(mask)
-    return f"planes with {what}", _fullest(mask)
+def _fullest_planes(profiles: Profiles, what: str, volume: np.ndarray) -> tuple[str, Point]:
+    if not profiles[0].any():
+        return "middle of the volume; no object", _middle(volume)
+    return f"planes with {what}", _fullest(profiles)
 
 
 def _middle(volume: np.ndarray) -> Point:
@@ -55,20 +58,31 @@ def _middle(volume: np.ndarray) -> Point:
     return depth // 2, height // 2, width // 2
 
 
-def _fullest(mask: np.ndarray) -> Point:
+def _fullest(profiles: Profiles) -> Point:
     """Return the z, the y and the x plane with the most voxels."""
-    z, y, x = (int(profile.argmax()) for profile in _profiles(mask))
+    z, y, x = (int(profile.argmax()) for profile in profiles)
     return z, y, x
 
 
-def _profiles(mask: np.ndarray) -> list[np.ndarray]:
-    """Count the true voxels of each z plane, each y plane and each x plane."""
-    return [mask.sum(axis=tuple(other for other in range(3) if other != axis)) for axis in range(3)]
+def _profiles(mask: Callable[[int], np.ndarray], *volumes: np.ndarray) -> Profiles:
+    """Count the true voxels of each z plane, each y plane and each x plane; `mask(z)` makes a plane of `volumes`."""
+    depth, height, width = volumes[0].shape
+    counts = tuple(np.zeros(n, np.int64) for n in (depth, height, width))
+    for z in range(depth):
+        plane = mask(z)
+        for volume in volumes:
+            forget_pages(volume)
+        counts[1][:] += plane.sum(axis=1)
+        counts[2][:] += plane.sum(axis=0)
+        counts[0][z] = plane.sum()
+    return counts
 
 
 def _cut(volume: np.ndarray, point: Point) -> Planes:
     z, y, x = point
-    return volume[z], volume[:, y], volume[:, :, x].T
+    planes = [np.array(part) for part in (volume[z], volume[:, y], volume[:, :, x].T)]
+    forget_pages(volume)
+    return planes[0], planes[1], planes[2]
 
 
 def read_planes(path: Path, points: Sequence[Point]) -> list[list[np.ndarray]]:

@@ -3,13 +3,16 @@
 import hashlib
 import tracemalloc
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
-from biom3d import preprocess
+from biom3d import eval as evaluation
+from biom3d import preprocess, quality, report
 from biom3d.data import facts, normalise
-from biom3d.io import Header, mapped, write_labels, write_volume
+from biom3d.export import __main__ as export
+from biom3d.io import Header, mapped, read_labels, write_labels, write_volume
 
 SPACING = (0.5, 0.25, 0.25)
 
@@ -84,3 +87,59 @@ def test_preprocessing_on_disk_holds_a_part_of_a_volume(tmp_path, monkeypatch):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 0.8 * 4 * np.prod(shape)  # of the float32 image, which was held several times
+
+
+@pytest.fixture
+def compare(tmp_path, request):
+    """Return what runs a step on masks and moved masks, in memory and from disk, and compares what it writes."""
+    source = make_set(tmp_path / "set")
+    (source / "pred").mkdir()
+    for path in (source / "masks").iterdir():
+        labels = read_labels(path)
+        moved = np.roll(labels.array[0], 1, axis=1)
+        moved[moved == 255] = 1
+        write_labels(source / "pred" / path.name, moved, labels.header)
+
+    def run_both(step: ModuleType, words: str) -> None:
+        paths = {name: str(source / name) for name in ("images", "masks", "pred")}
+        for place in ("held", "disk"):
+            if place == "disk":
+                request.getfixturevalue("small_memory")
+            assert step.main(words.format(**paths, out=tmp_path / place).split()) == 0
+        found = [
+            {path.name: _hash(path) for path in (tmp_path / place).rglob("*") if path.is_file()}
+            for place in ("held", "disk")
+        ]
+        assert found[0] == found[1]
+        assert found[0]
+
+    return run_both
+
+
+@pytest.mark.parametrize("labels", ["--num_classes 3 --ignore_label 255", "--num_classes 4 --label_values 1 2 3 255"])
+def test_scores_from_disk_are_the_same(compare, labels):
+    compare(
+        evaluation,
+        f"--path_pred {{pred}} --path_lab {{masks}} --out_csv {{out}}/m.csv --out_json {{out}}/m.json {labels}",
+    )
+
+
+def test_quality_from_disk_is_the_same(compare):
+    compare(quality, "--path_pred {pred} --path_in {images} --out_csv {out}/q.csv")
+
+
+def test_pictures_from_disk_are_the_same(compare):
+    words = "overlay --path_pred {pred} --path_in {images} --path_lab {masks} --num_classes 3 --ignore_label 255"
+    compare(report, f"{words} --out_dir {{out}}")
+
+
+def test_labels_that_are_floats_are_exported_from_disk(tmp_path, small_memory):
+    source = make_set(tmp_path / "set", spacings=(SPACING,))
+    labels = read_labels(source / "masks" / "0.tif")
+    (source / "pred").mkdir()
+    write_volume(source / "pred" / "0.tif", labels.array.astype(np.float32), labels.header)
+    words = f"labels --path_pred {source}/pred --path_in {source}/images --out_dir {tmp_path}/out --formats ome-tiff"
+    assert export.main(words.split()) == 0
+    exported = read_labels(tmp_path / "out" / "0.ome.tif").array
+    assert exported.dtype == np.uint8
+    np.testing.assert_array_equal(exported, labels.array)

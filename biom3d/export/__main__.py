@@ -128,13 +128,13 @@ def write_ome_tiff(out: Path, image: Path, labels: Path, label_name: str, spacin
 def _mapped_labels(path: Path, image: Path, shape: Sequence[int], copy: Path) -> "np.ndarray":
     """Return labels (1, z, y, x) as a memory map of a plain copy, of few planes in memory at a time.
 
-    64-bit integers, and whole numbers that were floats, are read at once: OME-TIFF wants them in a smaller type.
+    64-bit integers, and whole numbers that were floats, become a smaller type, as OME-TIFF wants them.
     """
     import numpy as np
 
     from biom3d.io import open_volume, read_labels
     from biom3d.io.formats import require_one_channel
-    from biom3d.io.mapped import array_on_disk, forget_pages
+    from biom3d.io.mapped import array_on_disk, forget_pages, limits
 
     with open_volume(path, "mask") as lazy:
         found = lazy.header
@@ -151,8 +151,14 @@ def _mapped_labels(path: Path, image: Path, shape: Sequence[int], copy: Path) ->
                 array[:, z : z + step] = lazy.read(z, min(z + step, found.shape[1]))
                 forget_pages(array)
             return array
-    labels = read_labels(path).array
-    return labels.astype(np.promote_types(np.min_scalar_type(labels.min()), np.min_scalar_type(labels.max())))
+    labels = read_labels(path, folder=copy.parent).array
+    low, high = limits(labels[0])
+    array = array_on_disk(copy, np.promote_types(np.min_scalar_type(low), np.min_scalar_type(high)), labels.shape)
+    for z, plane in enumerate(labels[0]):
+        array[0, z] = plane
+        forget_pages(array)
+        forget_pages(labels)
+    return array
 
 
 def _is_ours(path: Path, label_name: str) -> bool:

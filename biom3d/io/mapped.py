@@ -49,6 +49,16 @@ def is_small(dtype: npt.DTypeLike, shape: Sequence[int]) -> bool:
     return math.prod(shape) * np.dtype(dtype).itemsize <= HELD_BYTES
 
 
+def limits(array: np.ndarray) -> tuple[int, int]:
+    """Return the lowest and the highest of whole numbers (z, y, x), maybe mapped, in few planes at a time."""
+    low, high = [], []
+    for plane in array:
+        low.append(int(plane.min()))
+        high.append(int(plane.max()))
+        forget_pages(array)
+    return min(low), max(high)
+
+
 def slabs(depth: int, plane_bytes: float, least: int = 1) -> Iterator[tuple[int, int]]:
     """Yield first and last + 1 of a few planes at a time, `least` of them or more, until all `depth` were named."""
     step = max(least, int(SLAB_BYTES / plane_bytes))
