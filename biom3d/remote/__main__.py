@@ -70,6 +70,9 @@ def build_parser() -> argparse.ArgumentParser:
     for name in ("logs", "cancel"):
         made[name].add_argument("job", metavar="JOB", help="its id, the beginning of it, or its name")
     made["logs"].add_argument("-f", "--follow", action="store_true", help="go on until the job ends")
+    made["logs"].add_argument(
+        "--step-events", action="store_true", help="not the log but the events of the step at work, JSON, one a line"
+    )
     made["cancel"].add_argument("--others", action="store_true", help="also if somebody else has started it")
     made["clean"].add_argument(
         "--older-than", type=days, default=30.0, metavar="30d", help="what nobody touched for so long (default: 30d)"
@@ -177,16 +180,27 @@ def _with_host(args: argparse.Namespace, report: "Reporter") -> None:
 
 def _jobs(host: "Host", runtime: "Runtime", args: argparse.Namespace, report: "Reporter") -> None:
     from biom3d.remote.verbs import job_rows, list_jobs
+    from biom3d.remote.watch import find_progress
 
-    head = ("JOB", "STATE", "SINCE", "THREADS", "MEM_MB", "GPU", "OWNER", "NAME")
-    print_table(head, job_rows(list_jobs(host, runtime)))
+    jobs = list_jobs(host, runtime)
+    head = ("JOB", "STATE", "SINCE", "THREADS", "MEM_MB", "GPU", "OWNER", "NAME", "PROGRESS")
+    print_table(head, job_rows(jobs, find_progress(host, jobs)))
 
 
 def _logs(host: "Host", runtime: "Runtime", args: argparse.Namespace, report: "Reporter") -> None:
     from biom3d.remote.verbs import find_job, list_jobs, print_log
 
     job = find_job(list_jobs(host, runtime), args.job)
-    print_log(host, job, args.follow, lambda line: print(line, flush=True), runtime)
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    if not args.step_events:
+        print_log(host, job, args.follow, say, runtime)
+        return
+    from biom3d.remote.watch import print_events
+
+    print_events(host, job, args.follow, say, lambda: bool((found := runtime.find(job.id)) and found.is_running))
 
 
 def _cancel(host: "Host", runtime: "Runtime", args: argparse.Namespace, report: "Reporter") -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 
 from biom3d.errors import ConfigError, ContainerError, HostError, LostConnection
 from biom3d.remote import claims, gpus, questions
@@ -54,8 +55,8 @@ def list_jobs(host: Host, runtime: Runtime | None = None) -> tuple[Seen, ...]:
     return tuple(sorted(found, key=lambda seen: (seen.state != "running", seen.since, seen.id)))
 
 
-def job_rows(jobs: Iterable[Seen]) -> list[tuple[str, ...]]:
-    """Return the rows of a table of jobs."""
+def job_rows(jobs: Iterable[Seen], progress: Mapping[str, str] = MappingProxyType({})) -> list[tuple[str, ...]]:
+    """Return the rows of a table of jobs; `progress` of those that say it, by id."""
     return [
         (
             seen.id,
@@ -66,6 +67,7 @@ def job_rows(jobs: Iterable[Seen]) -> list[tuple[str, ...]]:
             ",".join(seen.devices) or "-",
             "you" if seen.is_mine else seen.owner,
             seen.name,
+            progress.get(seen.id, "-"),
         )
         for seen in jobs
     ]

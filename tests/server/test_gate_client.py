@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import threading
@@ -15,7 +16,7 @@ import pytest
 
 import biom3d.remote
 from biom3d.errors import ContainerError, HostError, JobError, TransferError
-from biom3d.remote import data, questions, verbs
+from biom3d.remote import data, questions, verbs, watch
 from biom3d.remote.doctor import examine
 from biom3d.remote.job import Command, JobSpec, Resources
 from biom3d.remote.lifecycle import Runner
@@ -92,6 +93,20 @@ def test_a_small_job_takes_few_commands(door, host, tmp_path, base_image):
     # Each costs a process of the gate and a round trip.
     first, last = ["join", "write_scripts", "list_marked", "list_outputs"], ["keep_outputs", "leave"]
     assert done in ([*first, "send_files", *last], [*first, *last])
+
+
+def test_a_step_that_runs_is_watched_through_the_gate(door, host, tmp_path, base_image):
+    event = json.dumps({"step": "train", "event": "epoch", "epoch": 3, "of": 9, "eta_s": 65.0})
+    shell = f"mkdir -p logs/steps; echo {shlex.quote(event)} >logs/steps/a.jsonl; while :; do sleep 0.1; done"
+    spec = JobSpec("gated", (Command("rule", shell),), base_image, (), ("out",), resources=Resources(mem_mb=100))
+    with under_way(Runner(host, tmp_path / ".ended"), spec, tmp_path):
+        wait_for(lambda: watch.find_progress(host, verbs.list_jobs(host)), "an event")
+        (job,) = (one for one in verbs.list_jobs(host) if one.is_ours)
+        assert watch.find_progress(host, [job]) == {job.id: "train: epoch 3 of 9, 1:05 left"}
+        lines: list[str] = []
+        watch.print_events(host, verbs.find_job([job], job.id[:6]), False, lines.append, lambda: True)
+    assert lines == [event]
+    assert refusals(door) == []
 
 
 def test_the_bill_names_person_job_and_exit_code(door, host, tmp_path, base_image):
