@@ -63,7 +63,8 @@ def execute(args: argparse.Namespace, report: Reporter) -> None:
     write_csv(args.out_csv, columns, rows, digits=4)
     flagged = [row for row in rows if row["flags"]]
     for row in flagged[:SHOWN]:
-        print(f"{row['case']}: {row['flags']}")
+        where = f"{row['dataset']} by {row['model']}: " if args.tables else ""
+        print(f"{where}{row['case']}: {row['flags']}")
     report.info(f"{len(flagged)} of {len(rows)} volumes look unusual; '{args.out_csv}'")
     report.event("done", volumes=len(rows), flagged=len(flagged), out=str(args.out_csv))
 

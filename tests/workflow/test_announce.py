@@ -41,11 +41,11 @@ def put_benchmark(path: str, seconds: float) -> None:
 
 
 def test_trainings_predictions_and_the_rest_are_counted(screen):
-    told = screen(*TRAIN, PREDICT, Todo("check", {"dataset": "B"}), Todo("all", {}))
+    told = screen(*TRAIN, PREDICT, *[Todo("check", {"dataset": "B"})] * 2, Todo("qualities", {}), Todo("all", {}))
     assert (told["train"], told["predict"], told["besides"]) == (
         "m: 2 folds of 10 epochs",
         "1 data set with m",
-        "1 check",
+        "2 checks, 1 list of unusual volumes",
     )
 
 
@@ -123,7 +123,7 @@ def test_a_limit_of_time_is_told_and_bounds_the_forecast(request_of):
 def test_what_has_not_been_measured_is_named(screen):
     put_benchmark("logs/steps/check/X.tsv", 200)
     told = screen(*TRAIN, Todo("check", {"dataset": "B"}))["time"]
-    assert told.endswith("; not yet measured: train")
+    assert told.endswith(", without train, never measured here")
 
 
 def test_times_of_the_same_model_go_before_those_of_others(folder):
@@ -135,7 +135,19 @@ def test_times_of_the_same_model_go_before_those_of_others(folder):
 
 def test_sizes_are_those_of_the_images(screen):
     Path("data/b/images/1.tif").write_bytes(b"x" * 2000)
-    assert screen(PREDICT)["data"].startswith("3 images, 2.0 kB; ")
+    assert screen(PREDICT)["data"].startswith("3 images, 2.0 kB; results take up to 6.0 kB; ")
+
+
+def test_what_goes_to_a_host_is_told_before_the_start(request_of):
+    for name in ("a/images/1", "a/masks/1", "b/images/1"):
+        Path(f"data/{name}.tif").write_bytes(b"x" * 1000)
+    jobs = [Todo("preprocess", {"model": "m"}), PREDICT]
+    project = request_of(CONFIG, [A, B])
+    assert (
+        "  send     up to 3.0 kB; what is there already is not sent again"
+        in describe(project, jobs, None, is_sent=True)[0]
+    )
+    assert "  send " not in describe(project, jobs, None)[0]
 
 
 def test_threads_are_those_of_the_rules():
@@ -165,7 +177,7 @@ class Terminal(io.StringIO):
 
 def test_a_replacement_is_agreed_to_on_a_terminal(monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", Terminal("y\n"))
-    ask("the plan", ["m"])
+    assert ask("the plan", ["m"])
     assert "the plan" in capsys.readouterr().err
 
 
@@ -178,4 +190,4 @@ def test_without_a_yes_nothing_is_replaced(monkeypatch, answer):
 
 def test_where_nobody_is_there_nobody_is_asked(monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
-    ask("the plan", ["m"])
+    assert not ask("the plan", ["m"])

@@ -93,7 +93,9 @@ def test_a_trained_model_is_replaced_only_after_a_yes(folder, stand_in):
     assert (refused.returncode, trained()) == (1, 1)
     assert "Replace what is trained of m? [y/N]" in refused.stderr
     assert "nothing was changed; m stays as it is" in refused.stderr
-    assert start(answer="y\n").returncode == 0
+    assert "ConfigurationError" not in refused.stdout + refused.stderr
+    agreed = start(answer="y\n")
+    assert (agreed.returncode, agreed.stderr.count("To do: ")) == (0, 1)
     assert trained() == 2
     write_request("models: {m: {folds: 1, seed: 8}}", ["A\tdata/a/images\tdata/a/masks\tm"])
     silent = start("--yes", answer="")

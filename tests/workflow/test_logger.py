@@ -50,12 +50,18 @@ COUNT = event(LogEvent.RUN_INFO, stats={"check": 10, "all": 1, "total": 11})
 
 def test_a_job_has_a_line_when_it_starts_and_one_when_it_ends():
     lines = told(COUNT, start(), event(LogEvent.JOB_FINISHED, job_id=1))
-    assert lines == ["11 jobs: 10 check", "[ 0/11] check A", "[ 1/11] check A: done in 0:00"]
+    assert lines == ["10 jobs: 10 check", "[ 0/10] check A", "[ 1/10] check A: done in 0:00"]
 
 
 def test_the_plan_stands_in_place_of_the_counts_and_once(tmp_path):
     again = event(LogEvent.RUN_INFO, stats={"total": 11})
     assert told(event(LogEvent.RUN_INFO, stats={"total": 11}, plan="To do: much"), again) == ["To do: much"]
+    assert told(event(LogEvent.RUN_INFO, stats={"total": 11}, plan=""), again) == []  # a question came with it
+
+
+def test_the_name_of_a_class_of_ours_is_not_told():
+    record = event(LogEvent.ERROR, "ConfigurationError:\nnothing was changed", logging.ERROR, exception="x")
+    assert told(record) == ["nothing was changed"]
 
 
 def test_a_failed_job_has_one_line_with_the_cause_in_the_words_of_the_workflow(tmp_path):

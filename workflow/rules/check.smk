@@ -25,7 +25,7 @@ rule check:
         "check {wildcards.dataset}"
     shell:
         "python -m biom3d.check {params.options} --out {output}"
-        " --events {log.events} 2>&1 | tee -i {log.text}"
+        " --events {log.events} 2>&1 | {COPY} {log.text}"
 
 
 # A data set that cannot be read while the rules are read: its files are no inputs (Snakemake would end the whole run

@@ -1,11 +1,12 @@
 # Configuration and table, checked; what the rules look up. No rules here; the thinking is in ../lib, which has tests.
 import contextlib
 import functools
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
-from biom3d_workflow import commands, kept, page, slurm, snakemake_patches
+from biom3d_workflow import commands, copy_lines, kept, page, slurm, snakemake_patches
 from biom3d_workflow.identity import Identities
 from biom3d_workflow.image import OTHERS, find_image, find_learner, needs_containers
 from biom3d_workflow.interpreter import find_obstacle, prefer_this_python
@@ -158,6 +159,15 @@ def executor():
     return workflow.executor_plugin.name
 
 
+def copier():
+    """What brings the words of a step into its log and on the screen; elsewhere than here others name the step."""
+    is_here = workflow.is_main_process and getattr(
+        command_line(), "executor", None
+    ) in (None, "local")
+    program = Path(copy_lines.__file__)
+    return shlex.join([sys.executable, "-ISs", str(program)]) if is_here else "tee -i"
+
+
 if obstacle := find_obstacle():
     raise ConfigurationError(obstacle)
 prefer_this_python()
@@ -167,6 +177,7 @@ look_at_server(PROJECT.on_server())
 forget_other_servers()
 RUN = Run(PROJECT)
 IDENTITIES = find_identities()
+COPY = copier()
 
 
 wildcard_constraints:

@@ -33,4 +33,4 @@ rule evaluate:
     shell:
         "python -m {params.module}.eval --path_pred {input.pred} {params.options}"
         " --out_csv {output.csv} --out_json {output.json}"
-        " --events {log.events} 2>&1 | tee -i {log.text}"
+        " --events {log.events} 2>&1 | {COPY} {log.text}"

@@ -23,7 +23,7 @@ rule export_labels:
         "export the labels of {wildcards.dataset} by {wildcards.model}"
     shell:
         "python -m biom3d.export labels --path_pred {input.pred} {params.options} --out_dir {output}"
-        " --events {log.events} 2>&1 | tee -i {log.text}"
+        " --events {log.events} 2>&1 | {COPY} {log.text}"
 
 
 rule export_model:
@@ -49,4 +49,4 @@ rule export_model:
         "pack {wildcards.model}"
     shell:
         "python -m biom3d.export model --log {input.runs} --out {output}"
-        " --events {log.events} 2>&1 | tee -i {log.text}"
+        " --events {log.events} 2>&1 | {COPY} {log.text}"

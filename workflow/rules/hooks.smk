@@ -111,7 +111,9 @@ def make_plan():
         for job in workflow.dag.needrun_jobs(exclude_finished=False)
     ]
     cores = workflow._cores if workflow.local_exec else None
-    plan, replaced = describe(PROJECT, jobs, cores, measure)
+    plan, replaced = describe(
+        PROJECT, jobs, cores, measure, server_settings() not in (None, UNKNOWN)
+    )
     settings = workflow.output_settings
     is_list = settings.printshellcmds or settings.verbose or settings.quiet
     if workflow.dryrun and not is_list:
@@ -129,13 +131,14 @@ def measure(model):
 
 
 def agree(plan, replaced):
-    """Ask before a trained model is replaced, where that is wanted."""
+    """Ask before a trained model is replaced, where that is wanted; say whether the plan was shown with it."""
     settings = workflow.output_settings.log_handler_settings[LOGGER]
-    if settings.ask and not workflow.dryrun:
-        try:
-            ask(plan, replaced)
-        except ValueError as error:
-            raise ConfigurationError(str(error)) from None
+    if not settings.ask or workflow.dryrun:
+        return False
+    try:
+        return ask(plan, replaced)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
 
 
 def tell_outcome():

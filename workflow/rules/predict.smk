@@ -31,4 +31,4 @@ rule predict:
         "predict {wildcards.dataset} with {wildcards.model}"
     shell:
         "python -m {params.module}.pred --log {params.runs} --out_dir {output} {params.options} --threads {threads}"
-        " --events {log.events} 2>&1 | tee -i {log.text}"
+        " --events {log.events} 2>&1 | {COPY} {log.text}"

@@ -33,4 +33,4 @@ rule preprocess:
     shell:
         "python -m {params.module}.preprocess {params.options} --desc {wildcards.model}"
         " --out_dir {output.data} --plan_out {output.plan}"
-        " --events {log.events} 2>&1 | tee -i {log.text}"
+        " --events {log.events} 2>&1 | {COPY} {log.text}"

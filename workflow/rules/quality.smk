@@ -25,7 +25,7 @@ rule quality:
         "look at {wildcards.dataset} by {wildcards.model} without truth"
     shell:
         "python -m biom3d.quality --path_pred {input.pred} {params.options} --out_csv {output}"
-        " --events {log.events} 2>&1 | tee -i {log.text}"
+        " --events {log.events} 2>&1 | {COPY} {log.text}"
 
 
 rule qualities:
@@ -51,4 +51,4 @@ rule qualities:
         "list all volumes that look unusual"
     shell:
         "python -m biom3d.quality --tables {input.tables} --out_csv {output}"
-        " --events {log.events} 2>&1 | tee -i {log.text}"
+        " --events {log.events} 2>&1 | {COPY} {log.text}"

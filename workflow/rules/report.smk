@@ -35,7 +35,7 @@ rule curves:
         "draw the learning curves of {wildcards.model}"
     shell:
         "python -m biom3d.report curves --log {input.runs} --out {output}"
-        " --events {log.events} 2>&1 | tee -i {log.text}"
+        " --events {log.events} 2>&1 | {COPY} {log.text}"
 
 
 rule overlay:
@@ -77,7 +77,7 @@ rule overlay:
         "draw overlays of {wildcards.dataset} by {wildcards.model}"
     shell:
         "python -m biom3d.report overlay --path_pred {input.pred} {params.options} --out_dir {output}"
-        " --events {log.events} 2>&1 | tee -i {log.text}"
+        " --events {log.events} 2>&1 | {COPY} {log.text}"
 
 
 rule summary:
@@ -108,4 +108,4 @@ rule summary:
         "summarise the metrics"
     shell:
         "python -m biom3d.report summary --metrics {input.metrics} --out {output}"
-        " --events {log.events} 2>&1 | tee -i {log.text}"
+        " --events {log.events} 2>&1 | {COPY} {log.text}"

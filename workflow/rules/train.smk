@@ -37,4 +37,4 @@ rule train:
     shell:
         "python -m {params.module}.train --config {input.plan} --data_dir {input.data} --fold {wildcards.fold}"
         " --run_dir {output} {params.options} --threads {threads}"
-        " --events {log.events} 2>&1 | tee -i {log.text}"
+        " --events {log.events} 2>&1 | {COPY} {log.text}"

@@ -23,7 +23,7 @@ SHOWN = 6  # models, and rows that cannot be read
 Measure = Callable[[str], float | None]
 NO_WORK = ("all", "report", "unreadable")  # rules that compute nothing
 ORDER = ("train", "predict", "check", "preprocess", "evaluate", "export_labels", "overlay", "curves")
-WORDS = {"export_labels": "export", "export_model": "pack", "overlay": "pictures", "curves": "curves"}
+STEPS = {"export_labels": "export", "export_model": "pack", "overlay": "pictures", "qualities": "unusual volumes"}
 
 
 @dataclass(frozen=True)
@@ -42,17 +42,23 @@ class Todo:
 
 
 def describe(
-    project: Project, jobs: Sequence[Todo], cores: int | None, measure: Measure = lambda model: None
+    project: Project,
+    jobs: Sequence[Todo],
+    cores: int | None,
+    measure: Measure = lambda model: None,
+    is_sent: bool = False,
 ) -> tuple[str, list[str]]:
     """Return the screen, and the trained models that are replaced.
 
     `cores`: of this machine, where it computes; None elsewhere. `measure` is asked for the seconds of a fold of a
-    model of which no epoch is known.
+    model of which no epoch is known. `is_sent`: data go to a host over SSH.
     """
     counts = Counter(job.rule for job in jobs if job.rule not in NO_WORK)
     rows = [*_trainings(project, jobs), *_predictions(jobs), *_rest(counts), *_lost(project)]
     rows += [("time", _time(project, jobs, cores, measure)), ("data", _sizes(project, jobs))]
-    title = f"To do: {sum(counts.values())} jobs"
+    count = sum(counts.values())
+    rows += [("send", _sent(project, jobs))] if is_sent else []
+    title = f"To do: {count} job{'' if count == 1 else 's'}"
     table = align([row for row in rows if row[1]]).splitlines()
     old = [kept.Job(job.rule, tuple(job.wildcards.values()), job.outputs, job.identity) for job in jobs if job.replaces]
     replaced = replaces.describe(old)
@@ -94,7 +100,7 @@ def _predictions(jobs: Sequence[Todo]) -> list[tuple[str, str]]:
 
 def _rest(counts: Counter[str]) -> list[tuple[str, str]]:
     others = [rule for rule in sorted(counts, key=_place) if rule not in ("train", "predict")]
-    return [("besides", ", ".join(f"{counts[rule]} {WORDS.get(rule, rule)}" for rule in others))]
+    return [("besides", ", ".join(replaces.counted(replaces.WORDS.get(rule, rule), counts[rule]) for rule in others))]
 
 
 def _place(rule: str) -> tuple[int, str]:
@@ -129,9 +135,9 @@ def _time(project: Project, jobs: Sequence[Todo], cores: int | None, measure: Me
     if not found.measured:
         return "not known: no job of this kind has been measured here yet"
     where = f"with {cores} core{'s' if cores > 1 else ''}" if cores else "of computing, added up"
-    unknown = [WORDS.get(rule, rule) for rule in sorted(found.unknown, key=_place)]
+    unknown = [STEPS.get(rule, rule) for rule in sorted(found.unknown, key=_place)]
     more = f" and {len(unknown) - 2} more steps" if len(unknown) > 2 else ""
-    rest = f"; not yet measured: {', '.join(unknown[:2])}{more}" if unknown else ""
+    rest = f", without {', '.join(unknown[:2])}{more}, never measured here" if unknown else ""
     by = "what was measured here and by max_minutes" if is_limited else "what was measured here"
     return f"about {duration_text(found.seconds)} {where}, by {by}{rest}"
 
@@ -141,7 +147,36 @@ def _sizes(project: Project, jobs: Sequence[Todo]) -> str:
     names = {job.wildcards["dataset"] for job in jobs if "dataset" in job.wildcards and job.rule not in NO_WORK}
     sizes = [_size(path) for name in names for path in project.inputs(project.datasets[name])[0]]
     free = size_text(shutil.disk_usage(".").free)
-    return f"{len(sizes)} images, {size_text(sum(sizes))}; {free} free on this disk" if sizes else f"{free} free here"
+    found = f"{len(sizes)} image{'' if len(sizes) == 1 else 's'}, {size_text(sum(sizes))}; " if sizes else ""
+    return f"{found}{_results(project, jobs)}{free} free on this disk"
+
+
+def _sent(project: Project, jobs: Sequence[Todo]) -> str:
+    """Tell how much goes to the host at most: what it has already is found out, and not sent, when jobs begin."""
+    names = {job.wildcards["dataset"] for job in jobs if "dataset" in job.wildcards and job.rule not in NO_WORK}
+    trained = [job.wildcards["model"] for job in jobs if job.rule == "preprocess"]
+    names |= {row.name for model in trained for row in project.training_sets(model)}
+    rows = [project.datasets[name] for name in names if not project.datasets[name].is_on_server]
+    size = sum(_size(path) for row in rows for paths in project.inputs(row) for path in paths)
+    return f"up to {size_text(size)}; what is there already is not sent again" if size else ""
+
+
+def _results(project: Project, jobs: Sequence[Todo]) -> str:
+    """Tell how large predictions and their exports will be, by those that are there; else at most as all of the images.
+
+    A label takes no more bytes than a value of an image, and is packed better.
+    """
+    pairs = [(job.wildcards["model"], job.wildcards["dataset"]) for job in jobs if job.rule == "predict"]
+    if not pairs or any(project.models[model].options["scores"] for model, _ in pairs):
+        return ""
+    size = sum(
+        _size_of_images(project, name) * (1 + len(project.models[model].options["formats"])) for model, name in pairs
+    )
+    return f"results take up to {size_text(size)}; "
+
+
+def _size_of_images(project: Project, name: str) -> int:
+    return sum(_size(path) for path in project.inputs(project.datasets[name])[0])
 
 
 def _size(path: str) -> int:
@@ -156,10 +191,11 @@ def _size(path: str) -> int:
 class Announcer(logging.Filter):
     """Adds the plan to Snakemake's event that counts the jobs, before any of them starts.
 
-    `make` returns the plan and the models that are replaced; `agree` finds out whether somebody minds.
+    `make` returns the plan and the models that are replaced; `agree` finds out whether somebody minds, and says whether
+    it has shown the plan.
     """
 
-    def __init__(self, make: Callable[[], tuple[str, list[str]]], agree: Callable[[str, list[str]], None]) -> None:
+    def __init__(self, make: Callable[[], tuple[str, list[str]]], agree: Callable[[str, list[str]], bool]) -> None:
         super().__init__()
         self._make, self._agree, self._is_told = make, agree, False
 
@@ -168,8 +204,8 @@ class Announcer(logging.Filter):
         if getattr(record, "event", None) == EVENT and not self._is_told:
             self._is_told = True
             record.plan, replaced = self._make()
-            if replaced:
-                self._agree(record.plan, replaced)
+            if replaced and self._agree(record.plan, replaced):
+                record.plan = ""  # the question came with it
         return True
 
 
@@ -188,16 +224,17 @@ class Idle(logging.Filter):
         return not is_idle
 
 
-def ask(plan: str, replaced: list[str]) -> None:
-    """Ask on a terminal whether trained models may be replaced; elsewhere nobody is there to ask.
+def ask(plan: str, replaced: list[str]) -> bool:
+    """Ask on a terminal whether trained models may be replaced; elsewhere nobody is there to ask. Say whether it was.
 
     Raises:
         ValueError: they may not.
     """
     if not sys.stdin.isatty():
-        return
+        return False
     print(plan, file=sys.stderr)
     names = ", ".join(replaced)
     print(f"Replace what is trained of {names}? [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise ValueError(f"nothing was changed; {names} stays as it is")
+    return True

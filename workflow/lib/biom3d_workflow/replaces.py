@@ -16,6 +16,7 @@ WORDS = {  # rules whose results people know by another name
     "evaluate": "table of metrics",
     "quality": "table of quality",
     "qualities": "list of unusual volumes",
+    "preprocess": "preprocessing",
     "export_labels": "folder of labels",
     "overlay": "folder of pictures",
     "export_model": "packed model",
@@ -41,9 +42,9 @@ def describe(jobs: Iterable[Job]) -> list[str]:
             lines.append(f"goes on with {what}: from {epochs[0]} to {epochs[1]} epochs")
         else:
             lines.append(f"replaces {what}; it is kept until the new one is whole")
-    counts = Counter(WORDS[job.rule] for job in there if job.rule in WORDS)
+    counts = Counter(WORDS[job.rule] for job in there if job.rule in WORDS and job.rule != "preprocess")
     if counts:
-        found = (_counted(word, counts[word]) for word in WORDS.values() if word in counts)
+        found = (counted(word, counts[word]) for word in WORDS.values() if word in counts)
         lines.append(f"replaces {', '.join(found)}")
     return lines
 
@@ -78,7 +79,9 @@ def _curve(run: Path) -> list[dict[str, str]]:
         return []
 
 
-def _counted(word: str, number: int) -> str:
-    plural = word if number == 1 else word.replace("folder", "folders").replace("table", "tables")
-    plural = f"{plural}s" if number > 1 and plural == word and not word.startswith("summary") else plural
-    return f"{number} {plural}"
+def counted(word: str, number: int) -> str:
+    """Return `1 folder of labels`, `2 folders of labels`."""
+    if number == 1:
+        return f"1 {word}"
+    first, of, rest = word.partition(" of ")
+    return f"{number} {first}s{of}{rest}"

@@ -16,7 +16,8 @@ from pathlib import Path
 PATIENCE_S = 20.0  # until steps that do not end are killed; a training stops within a batch
 ONE_WISH_S = 1.0  # signals so close are one: a terminal and a program may both send it
 LOOK_S = 0.1
-SHELLS, COPIER = ("bash", "sh"), "tee"  # a job is a shell with its step, and what copies the step's words to a log
+SHELLS = ("bash", "sh")  # a job is a shell with its step, and what copies the step's words to a log
+COPIERS = (b"tee", b"copy_lines.py")
 Say = Callable[[str], None]
 
 
@@ -83,4 +84,12 @@ def find_steps(pid: int, proc: Path = Path("/proc")) -> Iterator[int]:
             children.setdefault(int(rest.split()[1]), []).append((int(path.parent.name), begin.partition("(")[2]))
     for shell, name in children.get(pid, []):
         if name in SHELLS:
-            yield from (step for step, what in children.get(shell, []) if what != COPIER)
+            yield from (step for step, _ in children.get(shell, []) if not _is_copier(proc / str(step)))
+
+
+def _is_copier(process: Path) -> bool:
+    try:
+        words = (process / "cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return True  # it has ended
+    return any(word.rpartition(b"/")[2] in COPIERS for word in words)

@@ -43,7 +43,8 @@ HIDDEN = frozenset(
     }
 )
 STOPPED = "stopped"
-FINAL_TARGETS = ("all", "report")
+FINAL_TARGETS = ("all", "report", "unreadable")  # and what stands for a row that cannot be read: it only fails
+OUR_ERRORS = ("ConfigurationError", "ExecutorError")  # names of classes, which are for us; the sentence is for all
 
 
 class Teller:
@@ -52,6 +53,7 @@ class Teller:
     def __init__(self, with_commands: bool = False, verbose: bool = False, quiet: frozenset[str] = frozenset()) -> None:
         self._with_commands, self._verbose, self._quiet = with_commands, verbose, quiet
         self._running: dict[int, tuple[str, float]] = {}
+        self._targets: set[int] = set()
         self._done = self._total = 0
 
     def tell(self, record: LogRecord) -> str | None:
@@ -84,22 +86,28 @@ class Teller:
     def _plan(self, record: LogRecord) -> str | None:
         """Snakemake counts the jobs twice in a dry run; the plan comes with the first."""
         stats: dict[str, int] = getattr(record, "stats", {})
-        first, self._total = not self._total, stats.get("total", 0)
+        first, self._total = not self._total, _total(stats)
         plan = getattr(record, "plan", None)
-        return (plan or _counts(stats)) if first else None
+        text = _counts(stats) if plan is None else plan
+        return (text or None) if first else None
 
     def _start(self, record: Any) -> str | None:
         words = record.rule_msg or f"{record.rule_name} {' '.join(map(str, dict(record.wildcards).values()))}".strip()
         self._running[record.jobid] = (words, time.monotonic())
-        if record.rule_name in FINAL_TARGETS or "rules" in self._quiet:
+        if record.rule_name in FINAL_TARGETS:
+            self._targets.add(record.jobid)
+            return None
+        if "rules" in self._quiet:
             return None
         reason = f"  ({_short(record.reason)})" if self._with_commands else ""
         return f"{self._counter()} {words}{reason}"
 
     def _end(self, record: Any) -> str | None:
-        self._done += 1
         words, start = self._running.pop(record.job_id, ("", 0.0))
-        if not words or words == "all results are there" or "progress" in self._quiet:
+        if not words or record.job_id in self._targets:
+            return None
+        self._done += 1
+        if "progress" in self._quiet:
             return None
         return f"{self._counter()} {words}: done in {_duration(time.monotonic() - start)}"
 
@@ -119,7 +127,10 @@ class Teller:
     def _error(self, record: Any) -> str | None:
         text = str(record.msg)
         is_told = getattr(record, "exception", "") in OF_A_COMMAND and "CalledProcessError" in text
-        return None if (is_told or text.startswith(LAST_WORDS)) and not self._verbose else text
+        if (is_told or text.startswith(LAST_WORDS)) and not self._verbose:
+            return None
+        name, _, rest = text.partition(":\n")
+        return rest if name in OUR_ERRORS and rest and not self._verbose else text
 
     def _counter(self) -> str:
         width = len(str(self._total))
@@ -144,7 +155,13 @@ def _reason(logs: Iterable[str], message: Any) -> str:
 
 def _counts(stats: dict[str, int]) -> str:
     parts = [f"{count} {rule}" for rule, count in stats.items() if rule not in ("total", *FINAL_TARGETS)]
-    return f"{stats.get('total', 0)} jobs: {', '.join(parts)}"
+    count = _total(stats)
+    return f"{count} job{'' if count == 1 else 's'}: {', '.join(parts)}"
+
+
+def _total(stats: dict[str, int]) -> int:
+    """Return how many jobs there are; a final target is none."""
+    return stats.get("total", 0) - sum(stats.get(rule, 0) for rule in FINAL_TARGETS)
 
 
 def _short(reason: str) -> str:
