@@ -66,7 +66,7 @@ def test_every_rule_says_what_it_needs(block):
         assert ("message:" in block, "log:" in block, "python" in block) == (True, True, False)
         return
     wanted = ["message:", "log:", "benchmark:", "container:", "threads:", "mem_mb=", "runtime=", "gpu="]
-    wanted += ["identity=identity(", "--events {log.events} 2>&1 | {COPY} {log.text}"]
+    wanted += ["identity=identity(", "--events {log.events} 2>&1 | {params.copier} {log.text}"]
     assert [word for word in wanted if word not in block] == []
 
 

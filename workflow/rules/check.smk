@@ -18,6 +18,7 @@ rule check:
         gpu=0,
     params:
         identity=identity("check"),
+        copier=told(copier),
         options=told(
             lambda w: commands.check(dataset_of(w), PROJECT.models, LEARNER.is_ours)
         ),
@@ -25,7 +26,7 @@ rule check:
         "check {wildcards.dataset}"
     shell:
         "python -m biom3d.check {params.options} --out {output}"
-        " --events {log.events} 2>&1 | {COPY} {log.text}"
+        " --events {log.events} 2>&1 | {params.copier} {log.text}"
 
 
 # A data set that cannot be read while the rules are read: its files are no inputs (Snakemake would end the whole run

@@ -159,7 +159,7 @@ def executor():
     return workflow.executor_plugin.name
 
 
-def copier():
+def copier(wildcards):
     """What brings the words of a step into its log and on the screen; elsewhere than here others name the step."""
     is_here = workflow.is_main_process and getattr(
         command_line(), "executor", None
@@ -177,7 +177,6 @@ look_at_server(PROJECT.on_server())
 forget_other_servers()
 RUN = Run(PROJECT)
 IDENTITIES = find_identities()
-COPY = copier()
 
 
 wildcard_constraints:

@@ -24,6 +24,7 @@ rule evaluate:
         gpu=0,
     params:
         identity=identity("evaluate"),
+        copier=told(copier),
         options=told(
             lambda w: commands.evaluate(model_of(w), dataset_of(w), LEARNER.is_ours)
         ),
@@ -33,4 +34,4 @@ rule evaluate:
     shell:
         "python -m {params.module}.eval --path_pred {input.pred} {params.options}"
         " --out_csv {output.csv} --out_json {output.json}"
-        " --events {log.events} 2>&1 | {COPY} {log.text}"
+        " --events {log.events} 2>&1 | {params.copier} {log.text}"

@@ -18,12 +18,13 @@ rule export_labels:
         gpu=0,
     params:
         identity=identity("export_labels"),
+        copier=told(copier),
         options=told(lambda w: commands.export_labels(model_of(w), dataset_of(w))),
     message:
         "export the labels of {wildcards.dataset} by {wildcards.model}"
     shell:
         "python -m biom3d.export labels --path_pred {input.pred} {params.options} --out_dir {output}"
-        " --events {log.events} 2>&1 | {COPY} {log.text}"
+        " --events {log.events} 2>&1 | {params.copier} {log.text}"
 
 
 rule export_model:
@@ -45,8 +46,9 @@ rule export_model:
         gpu=0,
     params:
         identity=identity("export_model"),
+        copier=told(copier),
     message:
         "pack {wildcards.model}"
     shell:
         "python -m biom3d.export model --log {input.runs} --out {output}"
-        " --events {log.events} 2>&1 | {COPY} {log.text}"
+        " --events {log.events} 2>&1 | {params.copier} {log.text}"

@@ -20,6 +20,7 @@ rule predict:
         gpu=min(PROJECT.gpu, 1),  # a prediction uses one
     params:
         identity=identity("predict"),
+        copier=told(copier),
         runs=told(lambda w: commands.runs(model_of(w))),
         options=told(
             lambda w: commands.predict(
@@ -31,4 +32,4 @@ rule predict:
         "predict {wildcards.dataset} with {wildcards.model}"
     shell:
         "python -m {params.module}.pred --log {params.runs} --out_dir {output} {params.options} --threads {threads}"
-        " --events {log.events} 2>&1 | {COPY} {log.text}"
+        " --events {log.events} 2>&1 | {params.copier} {log.text}"

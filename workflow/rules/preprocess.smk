@@ -26,6 +26,7 @@ rule preprocess:
         gpu=0,
     params:
         identity=identity("preprocess"),
+        copier=told(copier),
         options=told(lambda w: commands.preprocess(model_of(w), training_sets_of(w))),
         module=told(lambda w: LEARNER.module),
     message:
@@ -33,4 +34,4 @@ rule preprocess:
     shell:
         "python -m {params.module}.preprocess {params.options} --desc {wildcards.model}"
         " --out_dir {output.data} --plan_out {output.plan}"
-        " --events {log.events} 2>&1 | {COPY} {log.text}"
+        " --events {log.events} 2>&1 | {params.copier} {log.text}"

@@ -20,12 +20,13 @@ rule quality:
         gpu=0,
     params:
         identity=identity("quality"),
+        copier=told(copier),
         options=told(lambda w: commands.quality(model_of(w), dataset_of(w))),
     message:
         "look at {wildcards.dataset} by {wildcards.model} without truth"
     shell:
         "python -m biom3d.quality --path_pred {input.pred} {params.options} --out_csv {output}"
-        " --events {log.events} 2>&1 | {COPY} {log.text}"
+        " --events {log.events} 2>&1 | {params.copier} {log.text}"
 
 
 rule qualities:
@@ -47,8 +48,9 @@ rule qualities:
         gpu=0,
     params:
         identity=identity("qualities"),
+        copier=told(copier),
     message:
         "list all volumes that look unusual"
     shell:
         "python -m biom3d.quality --tables {input.tables} --out_csv {output}"
-        " --events {log.events} 2>&1 | {COPY} {log.text}"
+        " --events {log.events} 2>&1 | {params.copier} {log.text}"

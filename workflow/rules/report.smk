@@ -31,11 +31,12 @@ rule curves:
         gpu=0,
     params:
         identity=identity("curves"),
+        copier=told(copier),
     message:
         "draw the learning curves of {wildcards.model}"
     shell:
         "python -m biom3d.report curves --log {input.runs} --out {output}"
-        " --events {log.events} 2>&1 | {COPY} {log.text}"
+        " --events {log.events} 2>&1 | {params.copier} {log.text}"
 
 
 rule overlay:
@@ -68,6 +69,7 @@ rule overlay:
         gpu=0,
     params:
         identity=identity("overlay"),
+        copier=told(copier),
         options=told(
             lambda w: commands.overlay(
                 model_of(w), dataset_of(w), metrics_of(w), quality_of(w)
@@ -77,7 +79,7 @@ rule overlay:
         "draw overlays of {wildcards.dataset} by {wildcards.model}"
     shell:
         "python -m biom3d.report overlay --path_pred {input.pred} {params.options} --out_dir {output}"
-        " --events {log.events} 2>&1 | {COPY} {log.text}"
+        " --events {log.events} 2>&1 | {params.copier} {log.text}"
 
 
 rule summary:
@@ -104,8 +106,9 @@ rule summary:
         gpu=0,
     params:
         identity=identity("summary"),
+        copier=told(copier),
     message:
         "summarise the metrics"
     shell:
         "python -m biom3d.report summary --metrics {input.metrics} --out {output}"
-        " --events {log.events} 2>&1 | {COPY} {log.text}"
+        " --events {log.events} 2>&1 | {params.copier} {log.text}"

@@ -24,6 +24,7 @@ rule train:
         gpu=PROJECT.gpu,
     params:
         identity=identity("train"),
+        copier=told(copier),
         options=told(
             lambda w: commands.train(
                 model_of(w),
@@ -37,4 +38,4 @@ rule train:
     shell:
         "python -m {params.module}.train --config {input.plan} --data_dir {input.data} --fold {wildcards.fold}"
         " --run_dir {output} {params.options} --threads {threads}"
-        " --events {log.events} 2>&1 | {COPY} {log.text}"
+        " --events {log.events} 2>&1 | {params.copier} {log.text}"
