@@ -43,6 +43,7 @@ GIVE_UP_S = 900.0  # an engine or a line that is away for longer is somebody's t
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 STARTING_S, STARTING_POLL_S = 15.0, 0.2  # a container made and not started for longer is of a client that was killed
 POLL_S = 1.0  # while a job waits for cores, memory or a GPU
+FULL = ("No space left on device", "disk is full", "Disk quota exceeded")  # in the words of programs, and our steps
 STOP_PAUSES_S = (0.0, 1.0, 3.0, 10.0)  # before each attempt to stop a job over a line that is lost
 
 
@@ -86,8 +87,15 @@ class Runner:
 
         Raises:
             JobError: it ran and failed, or was stopped.
-            HostError, ContainerError, TransferError, DataError: it could not be run.
+            HostError, ContainerError, TransferError, DataError: it could not be run, which its log tells as well.
         """
+        try:
+            return self._run(spec, workdir, say, stop)
+        except (HostError, ContainerError, TransferError, DataError) as error:
+            add_to_log([workdir / command.log for command in spec.commands if command.log][:1], f"error: {error}")
+            raise
+
+    def _run(self, spec: JobSpec, workdir: Path, say: Say, stop: threading.Event) -> str:
         job = self._prepare(spec)
         life = Life(self, job, workdir, say, stop)
         lost_since, pause = None, FIRST_PAUSE_S
@@ -354,10 +362,11 @@ class Life:
         if is_last and self._runner.keep == "none":
             self._host.remove(job.folder)
         if canceller:
+            add_to_log(self._begun_logs()[-1:], f"stopped with 'biom3d remote cancel' by {canceller}")
             return self._error(f"cancelled with 'biom3d remote cancel' by {canceller}; the same command goes on")
         self._note_cause(end)
         error = explain_end(job.spec, self._host.name, end, self._follower.last_lines)
-        return self._damage(end, str(error)) or error
+        return self._damage(end, str(error)) or self._full_disk(str(error)) or error
 
     def _damage(self, end: End, what: str) -> JobError | None:
         """Return what to tell where the job failed on inputs that are whole here and damaged on the host."""
@@ -369,18 +378,34 @@ class Life:
         if not damaged:
             return None
         names = ", ".join(f"'{entry.name}'" for entry in damaged[:3]) + (" and more" if len(damaged) > 3 else "")
-        return self._error(
+        return self._not_its_fault(
             f"{names} was damaged on the host after it was sent, and is whole here: see to its disk. The same command"
-            f" sends it again and goes on.\nWhat the job said: {what}"
+            " sends it again and goes on.",
+            what,
         )
+
+    def _full_disk(self, what: str) -> JobError | None:
+        """Return what to tell where the job met a full disk: whose it is, the job cannot know."""
+        if self._host.is_here or not any(sign in self._follower.last_lines for sign in FULL):
+            return None
+        return self._not_its_fault(
+            f"the disk that is full is that of {self._host.name} ({self._host.root}); free some space there ('biom3d"
+            " remote clean' shows what could go), and run the same command again.",
+            what,
+        )
+
+    def _not_its_fault(self, cause: str, what: str) -> JobError:
+        add_to_log(self._begun_logs()[-1:], f"error: {cause}")
+        return self._error(f"{cause}\nWhat the job said: {what}")
 
     def _note_cause(self, end: End) -> None:
         """Add to the log of the step that was at work what it could not say itself: that it was killed, and why."""
+        if end.is_out_of_memory or end.code in (TIME_LIMIT, SIGKILL, SIGTERM):
+            add_to_log(self._begun_logs()[-1:], f"error: {cause_of(self._job.spec, end)}")
+
+    def _begun_logs(self) -> list[Path]:
         logs = [self._workdir / command.log for command in self._job.spec.commands if command.log]
-        begun = [log for log in logs if log.is_file()]
-        if begun and (end.is_out_of_memory or end.code in (TIME_LIMIT, SIGKILL, SIGTERM)):
-            with suppress(OSError), open(begun[-1], "a", encoding="utf-8") as log:
-                log.write(f"job: error: {cause_of(self._job.spec, end)}\n")
+        return [log for log in logs if log.is_file()]
 
     def _clean(self) -> None:
         with ThreadPoolExecutor(1) as beside:
@@ -446,6 +471,15 @@ class Life:
     def _read_exit(self) -> int | None:
         text = self._host.read(self._job.folder / EXIT)
         return int(text) if text and text.strip().isdigit() else None
+
+
+def add_to_log(logs: Iterable[Path], what: str) -> None:
+    """Add to the logs of steps what these could not say themselves: the table at the end of a run reads it there."""
+    for path in logs:
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(path, "a", encoding="utf-8") as log:
+                log.write(f"job: {' '.join(what.split())}\n")
 
 
 def _signature(path: Path) -> list[int] | None:

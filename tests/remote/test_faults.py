@@ -451,7 +451,8 @@ def test_a_disk_that_fills_up_while_inputs_are_sent_is_told_and_then_it_goes_on(
 def test_a_disk_that_fills_up_while_the_job_runs_is_told_and_then_it_goes_on(make_far, small_disk):
     far = make_far(workdir="small")
     shell = COUNTED + "head -c 40000000 /dev/zero > out"
-    with pytest.raises(JobError, match="No space left on device"):
+    told = r"(?s)the disk that is full is that of server \(.*/\.biom3d\).*No space left on device"
+    with pytest.raises(JobError, match=told):
         far.run(shell, "out runs")
     assert far.containers() == []
     small_disk()

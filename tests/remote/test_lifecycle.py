@@ -161,6 +161,12 @@ def wait_for(path: Path, seconds: float = 30) -> None:
         time.sleep(0.02)
 
 
+def with_log(shell: str) -> dict[str, object]:
+    """Return what gives a job a log that people read."""
+    log = "logs/rule.log"
+    return {"commands": (Command("rule", shell, makes=("out",), log=log),), "logs": (log,)}
+
+
 def in_thread(bench: Bench, shell: str, **changes: object) -> tuple[threading.Thread, list[Biom3dError]]:
     errors: list[Biom3dError] = []
 
@@ -278,9 +284,10 @@ def test_an_engine_that_does_not_answer_is_told(tmp_path):
 
 def test_too_little_disk_is_told_before_anything_starts(bench):
     with pytest.raises(HostError, match="MB free"):
-        bench.runner.run(
-            replace(bench.spec("true"), resources=Resources(disk_mb=10**9)), bench.folder, print, bench.stop
-        )
+        bench.run("true", resources=Resources(disk_mb=10**9), **with_log("true"))
+    (line,) = bench.text("logs/rule.log").splitlines()  # where the table at the end of a run reads it
+    assert line.startswith("job: error: ")
+    assert "MB free" in line
 
 
 def test_a_container_killed_by_hand_is_started_again(bench):
@@ -328,15 +335,17 @@ def test_a_group_interrupted_in_every_member_goes_on_and_runs_none_twice(bench):
 
 
 def test_a_job_cancelled_by_somebody_is_not_started_again_and_goes_on_when_asked_for(bench):
-    shell = "if [ -e begun ]; then touch out; else touch begun; sleep 60; fi"
-    thread, errors = in_thread(bench, shell)
+    first = "mkdir -p logs; echo at work | tee logs/rule.log; touch begun; sleep 60"
+    shell = f"if [ -e begun ]; then touch out; else {first}; fi"
+    thread, errors = in_thread(bench, shell, **with_log(shell))
     job_id = bench.wait_for_container().labels[LABEL]
     wait_for(bench.folder / ".biom3d/jobs" / job_id / "work/begun")
     runtime = bench.runner.runtime
     verbs.cancel(bench.host, verbs.find_job(verbs.list_jobs(bench.host, runtime), job_id), runtime, "ann on laptop")
     thread.join(60)
     assert "cancelled with 'biom3d remote cancel' by ann on laptop" in str(errors[0])
-    bench.run(shell)
+    assert bench.text("logs/rule.log") == "at work\njob: stopped with 'biom3d remote cancel' by ann on laptop\n"
+    bench.run(shell, **with_log(shell))
     assert bench.containers() == []
 
 

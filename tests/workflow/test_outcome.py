@@ -102,6 +102,13 @@ def test_a_stopped_training_has_not_failed_and_tells_where_it_goes_on(run):
     assert Path("logs/outcome.txt").read_text().endswith(f"1 stopped, 1 skipped\n{MEANINGS['stopped']}\n")
 
 
+def test_a_training_that_somebody_cancelled_says_who(run):
+    run.start()
+    finish(run, "train m/fold_1", says=f"{STOPPED}job: stopped with 'biom3d remote cancel' by ann on vm\n")
+    why = "train m/fold_1: stopped with 'biom3d remote cancel' by ann on vm; goes on after epoch 7 of 8"
+    assert rows(run)["(training)"] == ("stopped", why)
+
+
 def test_what_ended_without_a_word_was_stopped_only_where_the_run_was(run):
     run.start()
     finish(run, "train m/fold_1", says="train: at work\n")

@@ -11,6 +11,7 @@ from biom3d.cli import COMMANDS
         ("check: error: 1 problem with the data set:\n  'x': short\n", End("error", "'x': short")),
         ("check: error: 2 of 3 volumes cannot be used:\n  a\n  b\ntail\n", End("error", "a (and 1 more: see the log)")),
         ("train: error: before\ntrain: stopped; run again\n", End("stopped", "")),
+        ("train: stopped; x\njob: stopped with 'v' by ann\n", End("stopped", "stopped with 'v' by ann")),
         (
             "train: epoch 2/9  loss -0.1\ntrain: epoch 3/9 5/12, 0:01 left\ntrain: stopped; x\n",
             End("stopped", "", "after epoch 2 of 9"),

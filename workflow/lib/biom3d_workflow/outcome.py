@@ -312,7 +312,8 @@ def _cause(need: str, result: Result) -> str:
 def _ended(step: Step, end: End, models: Iterable[str], was_stopped: bool) -> Result:
     """Return the result of a step of this run that made nothing."""
     if end.kind == "stopped" or (end.kind == "silent" and was_stopped):
-        return Result(STOPPED, f"{step.name}: goes on {end.progress or 'from what is done'}", step.log)
+        who = f"{end.text}; " if end.kind == "stopped" and end.text else ""
+        return Result(STOPPED, f"{step.name}: {who}goes on {end.progress or 'from what is done'}", step.log)
     return Result(FAILED, f"{step.name}: {in_our_words(end.text, models)}", step.log)
 
 

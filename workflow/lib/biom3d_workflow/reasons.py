@@ -12,6 +12,7 @@ CONFIG, TABLE = "config/config.yaml", "config/datasets.tsv"
 STEP = r"[a-z0-9_.]+"
 ERROR = re.compile(rf"^{STEP}: error: (.*)$")
 STOPPED = re.compile(rf"^{STEP}: stopped\b")
+STOPPED_BY = re.compile(r"^job: (stopped with .*)$")  # by somebody else than who runs the workflow
 # A line of a whole epoch; the lines on the way have batches and no loss.
 EPOCH = re.compile(rf"^{STEP}: epoch (\d+)/(\d+) +loss ")
 SILENT = "it ended without a word: killed from outside, or no memory was left"
@@ -58,7 +59,8 @@ def read_end(log: str) -> End:
     starts = [number for number, line in enumerate(lines) if ERROR.match(line)]
     stops = [number for number, line in enumerate(lines) if STOPPED.match(line)]
     if stops and stops[-1] > (starts[-1] if starts else -1):
-        return End("stopped", "", progress(lines))
+        found = STOPPED_BY.match(lines[stops[-1]])
+        return End("stopped", found[1] if found else "", progress(lines))
     if starts:
         return End("error", first_problem(lines[starts[-1] :]))
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")
