@@ -1,7 +1,7 @@
 """`python -m biom3d.export`: label volumes as OME-TIFF and OME-Zarr, a trained model as one zip."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +38,12 @@ def build_parser() -> argparse.ArgumentParser:
         labels.add_argument(flag, type=Path, required=True, metavar="DIR", help=text)
     labels.add_argument("--formats", nargs="+", choices=list(SUFFIXES), default=DEFAULT, help=FORMATS)
     labels.add_argument("--label_name", default="prediction", metavar="NAME", help="default: prediction")
+    labels.add_argument(
+        "--class_names", nargs="+", metavar="NAME", help="names of the classes 1, 2, ... for viewers (default: class N)"
+    )
+    labels.add_argument(
+        "--label_values", type=int, nargs="+", metavar="V", help="values of the classes, where they are not 1, 2, ..."
+    )
     add_key_options(labels, "img")
     add_spacing_option(labels)
     model = add_subcommand(commands, "model", "the best weights and plans of run folders as one zip for `pred --log`")
@@ -58,7 +64,7 @@ def export_labels(args: argparse.Namespace, report: Reporter) -> None:
 
     if not args.label_name or not args.label_name.replace("_", "").replace("-", "").isalnum():
         raise ConfigError(f"--label_name '{args.label_name}': wanted letters, digits, - and _ only")
-    spacing = spacing_from(args)
+    spacing, names = spacing_from(args), _class_names(args)
     found = match_volumes(args.path_pred, args.path_in, ("prediction", "image"), args.img_key)
     if found.unused:
         report.warn(f"{len(found.unused)} image(s) without a prediction are left out: {quoted(found.unused)}")
@@ -70,12 +76,21 @@ def export_labels(args: argparse.Namespace, report: Reporter) -> None:
                 continue
             out = args.out_dir / f"{pair.name}{SUFFIXES[form]}"
             _refuse_input(out, (pair.first, pair.second))
-            _write_labels(form, out, pair.second, pair.first, args.label_name, spacing)
+            _write_labels(form, out, pair.second, pair.first, args.label_name, spacing, names)
             report.event("exported", case=pair.name, format=form, path=str(out))
     if not_dicom:
         report.warn(f"{len(not_dicom)} image(s) are no DICOM, so no DICOM-SEG is written of them: {quoted(not_dicom)}")
     report.info(f"{len(found.pairs)} case(s) exported to '{args.out_dir}'")
     report.event("done", cases=len(found.pairs))
+
+
+def _class_names(args: argparse.Namespace) -> dict[int, str]:
+    """Return value -> name of the classes that were named."""
+    names = args.class_names or []
+    values = args.label_values or range(1, len(names) + 1)
+    if names and len(names) != len(values):
+        raise ConfigError(f"--class_names has {len(names)} names, --label_values {len(values)} values; wanted as many")
+    return dict(zip(values, names, strict=False))
 
 
 def _refuse_input(out: Path, inputs: Sequence[Path]) -> None:
@@ -87,16 +102,22 @@ def _refuse_input(out: Path, inputs: Sequence[Path]) -> None:
 
 
 def _write_labels(
-    form: str, out: Path, image: Path, labels: Path, label_name: str, spacing_um: SpacingUm | None
+    form: str,
+    out: Path,
+    image: Path,
+    labels: Path,
+    label_name: str,
+    spacing_um: SpacingUm | None,
+    names: Mapping[int, str],
 ) -> None:
     if form == "ome-zarr":
         from biom3d.export.ome_zarr import write_with_labels
 
-        write_with_labels(out, image, labels, label_name, spacing_um)
+        write_with_labels(out, image, labels, label_name, spacing_um, names)
     elif form == "dicom-seg":
         from biom3d.export.dicom_seg import write_segmentation
 
-        write_segmentation(out, image, labels, label_name)
+        write_segmentation(out, image, labels, label_name, names)
     else:
         write_ome_tiff(out, image, labels, label_name, spacing_um)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,12 @@ MAKER = "biom3d-workflow"
 _MOST = 254  # segments; single objects are many more, and no viewer lists them
 
 
-def write_segmentation(out: Path, image: Path, labels: Path, label_name: str) -> None:
+def write_segmentation(
+    out: Path, image: Path, labels: Path, label_name: str, names: Mapping[int, str] | None = None
+) -> None:
     """Write labels as one DICOM-SEG file, segment N for value N; an earlier one of ours is replaced.
+
+    `names` are those of the classes, by value.
 
     Raises:
         DataError: the labels are not on the grid of the series, or number more than 254 objects.
@@ -38,14 +43,14 @@ def write_segmentation(out: Path, image: Path, labels: Path, label_name: str) ->
     if out.exists() and not _is_ours(out, label_name):
         raise DataError(f"'{out}' is there and is no earlier export of '{label_name}'; choose another --out_dir")
     try:
-        made = _make(series_of(*split_key(image)), values, max(highest, 1), label_name)
+        made = _make(series_of(*split_key(image)), values, max(highest, 1), label_name, names or {})
     except (ValueError, AttributeError) as error:  # of highdicom, for a series that lacks what must be said of it
         raise DataError(f"'{image}': no DICOM-SEG can be made of this series: {error}") from error
     with atomic_path(out) as temporary:
         made.save_as(temporary)
 
 
-def _make(source: list[Any], values: np.ndarray, count: int, label_name: str) -> Any:
+def _make(source: list[Any], values: np.ndarray, count: int, label_name: str, names: Mapping[int, str]) -> Any:
     highdicom = _library()
     from pydicom.sr.codedict import codes
     from pydicom.uid import generate_uid
@@ -58,7 +63,7 @@ def _make(source: list[Any], values: np.ndarray, count: int, label_name: str) ->
     segments = [
         highdicom.seg.SegmentDescription(
             segment_number=number,
-            segment_label=f"class {number}",
+            segment_label=names.get(number, f"class {number}")[:64],  # DICOM holds no more
             segmented_property_category=codes.SCT.Tissue,
             segmented_property_type=codes.SCT.Tissue,
             algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,

@@ -5,7 +5,7 @@
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,12 +30,18 @@ Shrink = Callable[[np.ndarray], np.ndarray]
 
 
 def write_with_labels(
-    out: Path, image: Path, labels: Path, label_name: str, spacing_um: tuple[float, float, float] | None = None
+    out: Path,
+    image: Path,
+    labels: Path,
+    label_name: str,
+    spacing_um: tuple[float, float, float] | None = None,
+    names: Mapping[int, str] | None = None,
 ) -> None:
     """Write the image and its labels to the folder `out`, atomically and a few planes at a time.
 
-    `spacing_um` (z, y, x) replaces what the image file says. An older export under this name is replaced; a
-    folder that is none is left alone. Raises DataError for that, and where the two shapes differ.
+    `spacing_um` (z, y, x) replaces what the image file says; `names` are those of the classes, by value. An older
+    export under this name is replaced; a folder that is none is left alone. Raises DataError for that, and where the
+    two shapes differ.
     """
     if out.exists() and not _is_ours(out):
         raise DataError(f"'{out}' is there and was not made by export; move it away or choose another --out_dir")
@@ -56,7 +62,7 @@ def write_with_labels(
         zarr.open_group(temporary / "labels", mode="a", zarr_format=3).attrs.update(
             {"ome": {"version": VERSION, "labels": [label_name]}}
         )
-        _describe_labels(target)
+        _describe_labels(target, names)
         zarr.open_group(temporary, mode="a", zarr_format=3).attrs[MARK] = __version__
 
 
@@ -167,13 +173,13 @@ def _set_contrast(group: zarr.Group) -> None:
     group.attrs["ome"] = ome
 
 
-def _describe_labels(path: Path) -> None:
+def _describe_labels(path: Path, names: Mapping[int, str] | None) -> None:
     """Tell viewers that this is a label image, of which image, and how to colour it."""
     group = zarr.open_group(path, mode="a", zarr_format=3)
     level: Any = group["0"]
     found = set()
     for z0 in range(0, level.shape[0], SLAB):
         found |= set(np.unique(level[z0 : z0 + SLAB]).tolist())
-    content = {**describe_for_zarr(sorted(found - {0}), VERSION), "source": {"image": "../../"}}
+    content = {**describe_for_zarr(sorted(found - {0}), VERSION, names), "source": {"image": "../../"}}
     ome: Any = group.attrs["ome"]
     group.attrs["ome"] = {**ome, "image-label": content}

@@ -1,7 +1,7 @@
 """How viewers should show label volumes: which values there are, their colours and names."""
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,10 +33,13 @@ def lookup_table() -> np.ndarray:
     return np.array([[0, 0, 0], *(colour_of(number) for number in range(255))], np.uint8).T
 
 
-def describe_for_zarr(values: Sequence[int], version: str) -> dict[str, Any]:
-    """Return the `image-label` of OME-Zarr for labels of these values; the specification allows no empty lists."""
+def describe_for_zarr(values: Sequence[int], version: str, names: Mapping[int, str] | None = None) -> dict[str, Any]:
+    """Return the `image-label` of OME-Zarr for labels of these values; the specification allows no empty lists.
+
+    `names` are those of the classes, by value.
+    """
     content: dict[str, Any] = {"version": version}
     if 0 < len(values) <= MAX_NAMED:
         content["colors"] = [{"label-value": v, "rgba": [*colour_of(i), 255]} for i, v in enumerate(values)]
-        content["properties"] = [{"label-value": v, "name": f"class {v}"} for v in values]
+        content["properties"] = [{"label-value": v, "name": (names or {}).get(v, f"class {v}")} for v in values]
     return content

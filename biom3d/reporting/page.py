@@ -4,7 +4,7 @@ import base64
 import hashlib
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -75,6 +75,12 @@ class Story:
     surroundings: Sequence[record.Surroundings]
     times: Sequence[record.StepTime]
     counts: dict[str, int] = field(default_factory=dict)
+    class_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def class_of(self, model: str, label: int) -> str:
+        """Return the name of a class of a model, or its number."""
+        names = self.class_names.get(model, ())
+        return names[label - 1] if 0 < label <= len(names) else str(label)
 
     @property
     def scored(self) -> list[tuple[Pair, Score]]:
@@ -126,6 +132,7 @@ def gather(folder: Path, configs: Sequence[Path]) -> Story:
         request=record.read_request(folder, configs),
         surroundings=record.read_surroundings(folder),
         times=record.read_times(folder),
+        class_names=record.read_class_names(folder, configs),
         counts={state: count for state, count in counts.items() if count},
     )
 
@@ -200,7 +207,7 @@ def render(story: Story) -> str:
         means=model_means(story),
         charts=charts,
         parts=counted_parts(story),
-        has_classes=len({score.label for _, score in story.scored}) > 1,
+        has_classes=len({score.label for _, score in story.scored}) > 1 or bool(story.class_names),
         trouble=trouble_of(story.results.outcome.lines),
         plan_text=record.plan_text,
         version=__version__,

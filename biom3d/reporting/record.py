@@ -59,6 +59,20 @@ def read_request(folder: Path, configs: Sequence[Path]) -> Request:
     return Request(texts, _short(Path(table_name)), header, padded)
 
 
+def read_class_names(folder: Path, configs: Sequence[Path]) -> dict[str, list[str]]:
+    """Return model -> names of its classes, as the configuration has them; the first one that names a model decides."""
+    found: dict[str, list[str]] = {}
+    for config in configs:
+        content = read_mapping(folder / config)
+        models, defaults = content.get("models"), content.get("defaults")
+        common = defaults.get("class_names") if isinstance(defaults, dict) else None
+        for name, own in models.items() if isinstance(models, dict) else ():
+            names = own.get("class_names", common) if isinstance(own, dict) else common
+            if isinstance(names, list):
+                found.setdefault(str(name), [str(one) for one in names])
+    return found
+
+
 def _short(path: Path) -> str:
     """Return a path as people name it; where a folder lies on somebody's machine is nobody's business."""
     return path.name if path.is_absolute() else str(path)

@@ -50,6 +50,13 @@ def test_labels_are_written_on_the_slices_of_their_series(case):
         np.testing.assert_array_equal(back.array[0], expected)
 
 
+def test_segments_have_the_names_that_were_given(case):
+    options = ("--class_names", "liver", "spleen", "--label_values", "1", "4")
+    assert export(case, "--formats", "dicom-seg", *options) == 0
+    made = highdicom.seg.segread(case / "out" / "p1.dcm")
+    assert [made.get_segment_description(number).SegmentLabel for number in (1, 4)] == ["liver", "spleen"]
+
+
 def test_the_same_labels_get_the_same_names_and_replace_the_earlier_export(case):
     names = []
     for _ in range(2):

@@ -107,6 +107,20 @@ def test_the_image_label_points_to_its_image_and_colours_its_classes(out: Path) 
     assert [colour.label_value for colour in content.colors] == [1, 2]
 
 
+def test_classes_have_the_names_that_were_given(tmp_path: Path, export: Export) -> None:
+    make_case(tmp_path, "n1.tif")
+    group = zarr.open_group(export("--class_names", "soma", "axon") / "n1.ome.zarr" / "labels" / "prediction", mode="r")
+    properties = group.attrs["ome"]["image-label"]["properties"]
+    assert properties == [{"label-value": 1, "name": "soma"}, {"label-value": 2, "name": "axon"}]
+    ImageLabel.from_zarr(group)
+
+
+def test_names_and_values_of_classes_must_be_as_many(tmp_path: Path, export: Export, capsys) -> None:
+    make_case(tmp_path, "n1.tif")
+    export("--class_names", "soma", "--label_values", "1", "4", code=2)
+    assert "--class_names has 1 names, --label_values 2 values; wanted as many" in capsys.readouterr().err
+
+
 def test_our_own_reader_finds_spacing_and_channels_of_the_image(out: Path) -> None:
     header = read_header(out / "n1.ome.zarr")
     assert (header.spacing_um, header.channel_names) == (SPACING, ("DAPI", "GFP"))

@@ -135,6 +135,19 @@ def test_distances_are_told_in_the_unit_of_the_data(tmp_path: Path, column: str,
     assert f"0.400 {text}" in read(tmp_path).text
 
 
+def test_classes_are_called_by_their_names(tmp_path: Path) -> None:
+    place = tmp_path / "results/m/d"
+    place.mkdir(parents=True)
+    cases = [{"case": "a", "class": label, "dice": 0.5, "iou": 0.4, "hd95_um": 1} for label in (1, 2)]
+    (place / "metrics.json").write_text(json.dumps({"num_classes": 2, "cases": cases}))
+    assert "d m 2 1 0.500" in read(tmp_path).text
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/config.yaml").write_text("defaults: {class_names: [soma, <axon>]}\nmodels: {m: {}}\n")
+    text = read(tmp_path).text
+    assert "d m soma 1 0.500" in text
+    assert "d m <axon> 1 0.500" in text
+
+
 def test_what_failed_is_told_with_its_cause_and_log(tmp_path: Path) -> None:
     tell(tmp_path, {"dataset": "d", "model": "m", "state": "failed", "why": "plane 5 is cut off", "log": "logs/d.log"})
     assert "d m failed plane 5 is cut off Log: logs/d.log" in read(tmp_path).text

@@ -62,6 +62,7 @@ def test_options_of_later_steps_leave_the_model_alone(texts):
     assert changed(texts(), texts("tta: true")) == {"predict", "evaluate", "export_labels", "overlay", "quality"}
     assert changed(texts(), texts("formats: [ome-zarr]")) == {"export_labels"}
     assert changed(texts(), texts("strict: true")) == set()
+    assert changed(texts(), texts("class_names: [soma]")) == {"export_labels"}
 
 
 @pytest.mark.parametrize(

@@ -223,6 +223,17 @@ def test_strict_goes_to_what_reads_images_and_makes_nothing_old(request_of):
         assert ["--strict" in line for line in words] == [is_there] * 3
 
 
+def test_names_of_classes_go_to_the_export(request_of, problems_of):
+    given = "models: {m: {num_classes: 2, class_names: [the soma, axon], label_values: [1, 4]}}"
+    project = request_of(given, [f"{A}\tm"])
+    words = commands.export_labels(project.models["m"], project.datasets["A"])
+    assert words.endswith("--class_names 'the soma' axon --label_values 1 4")
+    (problem,) = problems_of("models: {m: {class_names: [a, b]}}", [f"{A}\tm"])
+    assert problem.startswith(
+        f"{CONFIG}:1: models.m.class_names: 2 names for 1 class(es) (num_classes); wanted as many"
+    )
+
+
 def test_biom3d_itself_leaves_nothing_out(problems_of):
     (strict,) = problems_of("engine: upstream-0.1.2\nmodels: {m: {strict: true}}", [f"{A}\tm"])
     assert strict.startswith(f"{CONFIG}:2: models.m.strict: engine 'upstream-0.1.2' warns of nothing; ")

@@ -93,7 +93,7 @@ def test_the_defaults_are_those_of_the_engine():
     steps |= {"tta": PredictOptions().mirror, "keep": PredictOptions().keep, "scores": PredictOptions().scores}
     assert {key: ours[key] for key in steps} == steps
     assert (ours["ignore_label"], ours["label_values"]) == (PLAIN.ignore, None)
-    assert set(ours) == set(engine) | set(steps) | {"ignore_label", "label_values"} | {
+    assert set(ours) == set(engine) | set(steps) | {"ignore_label", "label_values", "class_names"} | {
         "plan",
         "fine_tune",
         "formats",

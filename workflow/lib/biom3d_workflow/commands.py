@@ -128,7 +128,8 @@ def quality(model: Model, dataset: Dataset) -> str:
 
 def export_labels(model: Model, dataset: Dataset) -> str:
     """Return the options of `biom3d.export labels`."""
-    words = ["--path_in", _path(dataset.image_arrays), *_options(model.options, ["formats"])]
+    words = ["--path_in", _path(dataset.image_arrays), *_options(model.options, ["formats", "class_names"])]
+    words += _options(model.options, ["label_values"]) if model.options["class_names"] else []
     return shlex.join(words + _spacing(dataset.spacing_um))
 
 

@@ -51,6 +51,7 @@ NEUTRAL: Mapping[str, Any] = {
     "ignore_label": None,
     "label_values": None,
     "strict": False,
+    "class_names": None,
 }
 CODING = ("ignore_label", "label_values")  # what values of masks stand for, beside `instances`
 PLAN = (*commands.PLAN_OPTIONS, "ct_norm", "is_2d", "instances", "skip_bad", "plan", "fine_tune", *CODING)
@@ -142,7 +143,7 @@ class Identities:
     def _export_labels(self, model: str, dataset: str) -> Facts:
         found, row = self.project.models[model], self.project.datasets[dataset]
         facts = {"prediction": self._short("predict", model, dataset), **self._files(row, masks=False)}
-        return {**facts, **_options(found, ["formats"]), **self._ours("export labels")}
+        return {**facts, **_options(found, ["formats", "class_names"]), **self._ours("export labels")}
 
     def _overlay(self, model: str, dataset: str) -> Facts:
         found, row = self.project.models[model], self.project.datasets[dataset]

@@ -398,6 +398,15 @@ def _check_agreement(project: Project, rows: Sequence[Dataset], table: str, loca
                 yield Problem(table, row.line, text)
 
 
+def _check_class_names(project: Project, rows: Sequence[Dataset], table: str, locator: Locator) -> Iterator[Problem]:
+    """As many names as classes."""
+    for name, model in project.models.items():
+        names, count = model.options["class_names"], model.options["num_classes"]
+        if names and count is not None and len(names) != count:
+            text = f"{len(names)} names for {count} class(es) (num_classes); wanted as many"
+            yield locator.problem(("models", name, "class_names"), text)
+
+
 def _check_given(project: Project, rows: Sequence[Dataset], table: str, locator: Locator) -> Iterator[Problem]:
     """A model that is given must be there, and be what the options say."""
     for name, model in project.models.items():
@@ -548,6 +557,7 @@ _CHECKS: tuple[Callable[[Project, Sequence[Dataset], str, Locator], Iterator[Pro
     _check_model_names,
     _check_links,
     _check_agreement,
+    _check_class_names,
     _check_engine,
     _check_given,
     _check_option_paths,
