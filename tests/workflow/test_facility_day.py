@@ -1,9 +1,12 @@
 """A facility's day: 60 rows of 6 formats, 4 models, 5 rows broken in 5 ways, by a user without root's powers.
 
 What each change of the day computes again is counted and compared with what has to be; no finished training is lost or
-repeated. docs/reruns.md has the table for people.
+repeated. Model a, the row that it learns from and the two with masks that it segments are real: real volumes, real
+steps. The other rows have steps that do next to nothing, for 60 real ones take five minutes. docs/reruns.md has the
+table for people; `python -m tests.workflow.test_facility_day` writes it there.
 """
 
+import json
 import os
 import re
 import shutil
@@ -18,6 +21,9 @@ from pathlib import Path
 
 import pytest
 
+from biom3d import synth
+from biom3d.io import read_volume, write_volume
+from tests.test_rootless import AS_ANOTHER
 from tests.workflow.conftest import ROOT, STAND_IN, STEPS, snakemake, write_request
 
 pytestmark = pytest.mark.system
@@ -25,7 +31,25 @@ USER = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteui
 FORMATS = (".tif", ".ome.tif", ".nii.gz", ".npy", ".h5", ".ome.zarr")
 MODELS = "abcd"
 PREDICTED = [f"P{index:02}" for index in range(51)]
-CONFIG = "defaults: {folds: 2, num_epochs: 5}\nmodels:\n" + "".join(f"  {model}: {{seed: 0}}\n" for model in MODELS)
+SMALL = "num_steps: 2, width: 4, max_dim: 16"
+CONFIG = f"defaults: {{folds: 2, num_epochs: 5, {SMALL}}}\nmodels:\n" + "".join(
+    f"  {model}: {{seed: 0}}\n" for model in MODELS
+)
+REAL = ("Ta", "P00", "P04")
+# A step of model a, or of a real row, is ours.
+DISPATCH = """
+words = sys.argv[1:]
+is_real = any(word.startswith(("data/Ta/", "data/P00/", "data/P04/")) for word in words)
+if is_real or (words[:1] != ["page"] and any(word.startswith(("logs/a/plan", "logs/a/fold")) for word in words) and (
+    pathlib.Path(sys.argv[0]).stem == "train" or words[0] in ("curves", "model")
+)):
+    os.environ.pop("PYTHONPATH")
+    step = pathlib.Path(sys.argv[0]).stem
+    with open("calls.txt", "a") as calls:
+        print(step, *words, file=calls)
+    os.execv(sys.executable, [sys.executable, "-m", "biom3d." + step, *words])
+flags = {}
+"""
 BROKEN = ("unreadable", "missing", "empty", "damaged", "badmask")
 
 
@@ -49,16 +73,29 @@ def make_data(name: str, suffix: str, masks: bool) -> None:
             path.write_text(f"{name} {kind} {number}")
 
 
+def make_real_data(name: str, suffix: str) -> None:
+    """Make two volumes of cells and their masks in a format."""
+    shutil.rmtree(f"data/{name}")
+    assert synth.main([f"made/{name}", "--count", "2", "--shape", "12", "20", "20", "--cells", "3"]) == 0
+    for kind in ("images", "masks"):
+        Path("data", name, kind).mkdir(parents=True)
+        for number, path in enumerate(sorted(Path("made", name, kind).iterdir()), start=1):
+            volume = read_volume(path)
+            write_volume(Path("data", name, kind, f"{number}{suffix}"), volume.array, volume.header)
+
+
 def make_project(folder: Path) -> None:
     """Make the project in the working folder, and steps that do next to nothing beside it."""
     package = folder / "steps/biom3d"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
     for step in STEPS:
-        (package / f"{step}.py").write_text(STAND_IN)
+        (package / f"{step}.py").write_text(STAND_IN.replace("flags = {}\n", DISPATCH, 1))
     names = [line.split("\t")[0] for line in [*ROWS, *BAD]]
     for index, name in enumerate([*names, *(f"N{index}" for index in range(10))]):
         make_data(name, FORMATS[index % 6], masks=True)
+        if name in REAL:
+            make_real_data(name, FORMATS[index % 6])
     Path("data/unreadable/images").chmod(0)
     shutil.rmtree("data/missing")
     shutil.rmtree("data/empty/images")
@@ -94,7 +131,7 @@ class Day:
 
     def models(self) -> dict[str, tuple[int, int]]:
         """Return what is in every trained fold: which file it is, and of when."""
-        files = sorted(Path("logs").glob("?/fold_?/*.png"))
+        files = sorted(path for path in Path("logs").glob("?/fold_?/**/*") if path.is_file())
         return {str(file): (file.stat().st_ino, file.stat().st_mtime_ns) for file in files}
 
 
@@ -133,6 +170,21 @@ def of_model(config: str, option: str) -> str:
     return config.replace("a: {seed: 0}", f"a: {{seed: 0, {option}}}")
 
 
+DOCS, BEGIN, END = ROOT / "docs/reruns.md", "<!-- the day: begin -->", "<!-- the day: end -->"
+WORDS = {  # one, and several
+    "train": ("training", "trainings"),
+    "predict": ("prediction", "predictions"),
+    "export_labels": ("export", "exports"),
+    "evaluate": ("evaluation", "evaluations"),
+    "check": ("check", "checks"),
+    "preprocess": ("preprocessing", "preprocessings"),
+    "overlay": ("set of pictures", "sets of pictures"),
+    "quality": ("table of flags", "tables of flags"),
+    "curves": ("figure of curves", "figures of curves"),
+    "export_model": ("package", "packages"),
+    "summary": ("summary of scores", "summaries"),
+    "qualities": ("summary of flags", "summaries"),
+}
 # Of the 51 rows model a predicts 13, and 2 of them have masks.
 FOLLOWS = {
     "predict": 13,
@@ -149,7 +201,7 @@ CHANGES: list[tuple[str, Callable[[], object], dict[str, int]]] = [
     ("nothing", request, {}),
     ("every image touched", touched, {}),
     ("the rows in another order", lambda: request(rows=ROWS[::-1]), {}),
-    ("what is default written out", lambda: request(of_model(CONFIG, "num_steps: 250, tta: false")), {}),
+    ("a default written out", lambda: request(of_model(CONFIG, "num_steps: 2, tta: false")), {}),
     ("10 rows added", lambda: request(rows=[*ROWS, *(row(f"N{i}", False, predict="b") for i in range(10))]),
      dict.fromkeys(ONE, 10) | {"qualities": 1}),
     ("other bytes in one image", lambda: other_bytes(Path("data/P10/images/1.nii.gz")), ONE | {"qualities": 1}),
@@ -182,7 +234,14 @@ def test_the_first_run_makes_all_but_the_broken_rows_and_says_so(day):
     assert day.first.returncode == 1
     assert "5 failed" in day.first.stderr
     assert len(list(Path("results").glob("?/P??/labels"))) == 51
-    assert len(day.models()) == 8
+    assert len({Path(file).parts[1:3] for file in day.models()}) == 8
+
+
+def test_what_is_real_has_real_results(day):
+    weights = [file for file in day.models() if file.endswith("_best.pth")]
+    assert [Path(file).parts[1:3] for file in weights] == [("a", "fold_0"), ("a", "fold_1")]
+    rows = {row["dataset"]: row for row in json.loads(Path("logs/outcome.json").read_text())["rows"]}
+    assert [rows[name]["scores"][0]["kind"] for name in ("P00", "P04")] == ["cross-validated"] * 2
 
 
 def test_without_the_broken_rows_only_the_summaries_are_left_to_do(day):
@@ -196,8 +255,31 @@ def test_without_the_broken_rows_only_the_summaries_are_left_to_do(day):
 def test_a_change_of_the_day_makes_anew_what_it_has_to(day, title, changed, expected):
     before = day.models()
     with changed():
-        assert Counter(day.would_run()) == Counter(expected)
+        seen = day.would_run()
+    print(f"\n{title}\n  expected  {in_words(expected)}\n  seen      {in_words(seen)}")
+    assert Counter(seen) == Counter(expected)
     assert day.models() == before
+
+
+def in_words(jobs: dict[str, int]) -> str:
+    return ", ".join(f"{jobs[rule]} {WORDS[rule][jobs[rule] > 1]}" for rule in WORDS if rule in jobs) or "nothing"
+
+
+def docs_table() -> str:
+    """Return the changes and what each makes anew, for docs/reruns.md; the test above compares them with the run."""
+    rows = [f"| {title} | {in_words(expected)} |" for title, _, expected in CHANGES]
+    return "\n".join(["| change | computed again |", "|---|---|", *rows])
+
+
+def test_the_table_of_the_docs_is_that_of_the_day():
+    text = DOCS.read_text(encoding="utf-8")
+    assert text == put(text, docs_table())
+
+
+def put(text: str, table: str) -> str:
+    """Return the text of the docs with this table between its marks."""
+    before, _, rest = text.partition(BEGIN)
+    return f"{before}{BEGIN}\n{table}\n{END}{rest.partition(END)[2]}"
 
 
 def copied_workflow(folder: Path) -> Path:
@@ -245,9 +327,15 @@ def test_a_colleague_is_told_and_a_killed_change_that_is_undone_leaves_no_trace(
         assert run.poll() is None
         assert time.monotonic() < limit
         time.sleep(0.1)
-    told = day.run()
-    assert told.returncode == 1
-    assert f"(process {run.pid})" in told.stderr
+    home = day.folder / "home"
+    home.mkdir()
+    for path in (home, Path(".snakemake"), Path(".snakemake/log")):  # a project that they share
+        path.chmod(0o777)
+    for colleague in (USER, AS_ANOTHER):  # the same account, and for root another one
+        command = [*colleague, *snakemake("--cores", "2")]
+        environ = day.environ(HOME=str(home), XDG_CACHE_HOME=str(home / str(len(colleague))))
+        told = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+        assert (told.returncode, f"(process {run.pid})" in told.stderr) == (1, True), told.stderr
     run.send_signal(signal.SIGKILL)
     run.wait()
     write_request(CONFIG, ROWS)
@@ -256,3 +344,7 @@ def test_a_colleague_is_told_and_a_killed_change_that_is_undone_leaves_no_trace(
     assert result.returncode == 0
     assert day.would_run() == {}
     assert day.models() == before
+
+
+if __name__ == "__main__":
+    DOCS.write_text(put(DOCS.read_text(encoding="utf-8"), docs_table()), encoding="utf-8")
