@@ -16,10 +16,13 @@ from biom3d.sources import find_sources
 if TYPE_CHECKING:
     from biom3d.events import Reporter
 
-DESCRIPTION = """List what rows and models that were removed or renamed have left behind; in the folder of a project.
+DESCRIPTION = """Results that no row or model makes any more, and models that were replaced; in the folder of a project.
 
-  biom3d results --orphans          # what it is, with sizes
-  biom3d results --orphans --yes    # move it to trash/DATE; nothing is deleted"""
+  biom3d results --orphans            # what rows and models that were removed have left, with sizes
+  biom3d results --orphans --paths    # every file and folder of it
+  biom3d results --orphans --yes      # move it to trash/DATE; nothing is deleted
+  biom3d results --replaced           # trained models that were replaced: when, epochs, Dice
+  biom3d results --bring_back NAME    # lay one into models/NAME, for `path:` of a model in config.yaml"""
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -27,6 +30,9 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the command line."""
     parser = step_parser("results", DESCRIPTION)
     parser.add_argument("--orphans", action="store_true", help="list what no row or model makes any more")
+    parser.add_argument("--paths", action="store_true", help="list every file and folder, not one line for each owner")
+    parser.add_argument("--replaced", action="store_true", help="list trained models that were replaced and are kept")
+    parser.add_argument("--bring_back", metavar="NAME", help="a name of that list: make it a model beside the others")
     parser.add_argument("--yes", action="store_true", help="move it to a trash folder of the project")
     parser.add_argument(
         "--configfile", default="config/config.yaml", metavar="FILE", help="configuration (default: config/config.yaml)"
@@ -35,9 +41,51 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def execute(args: argparse.Namespace, report: "Reporter") -> None:
-    """List the leftovers, or move them."""
-    if not args.orphans:
-        raise ConfigError("give --orphans: what no row or model makes any more")
+    """List leftovers and replaced models, move the former or bring one of the latter back."""
+    if args.bring_back:
+        _bring_back(args, report)
+    elif args.replaced:
+        _list_replaced(report)
+    elif args.orphans:
+        _list_orphans(args, report)
+    else:
+        raise ConfigError("give --orphans (what no row or model makes any more), --replaced or --bring_back NAME")
+
+
+def _list_replaced(report: "Reporter") -> None:
+    versions = _workflow("versions").find()
+    for version in versions:
+        print(version.line)
+    if not versions:
+        report.info("no trained model was replaced")
+        return
+    report.info(
+        "an option put back in config.yaml brings its model back in the next run, without training; to use one beside"
+        f" the new one: biom3d results --bring_back {versions[0].name}"
+    )
+
+
+def _bring_back(args: argparse.Namespace, report: "Reporter") -> None:
+    versions, identity = _workflow("versions"), _workflow("identity")
+    known = {version.name: version for version in versions.find()}
+    version = known.get(args.bring_back)
+    if version is None:
+        names = ", ".join(known) or "none is kept"
+        raise DataError(f"there is no replaced model '{args.bring_back}' (there are: {names})")
+    if versions.is_asked_for(version, identity.Identities(_project(args.configfile), {}).of):
+        report.info(f"{args.configfile} asks for '{version.name}' already: the next `biom3d run` brings it back")
+        return
+    try:
+        folder = versions.lay_out(version)
+    except OSError as error:
+        raise system_error(error) from error
+    report.info(
+        f"'{folder}' holds {version.line}; to segment with it, in {args.configfile}:"
+        f" models: {{{version.name}: {{path: {folder}}}}}, and its name in column predict of the table"
+    )
+
+
+def _list_orphans(args: argparse.Namespace, report: "Reporter") -> None:
     leftovers, lock, renamed, identity = map(_workflow, ("leftovers", "lock", "renamed", "identity"))
     project = _project(args.configfile)
     found = leftovers.find(project)
@@ -46,10 +94,20 @@ def execute(args: argparse.Namespace, report: "Reporter") -> None:
         report.info(
             f"what there is of '{old}' belongs to row '{name}', which has its files: the next run takes it along"
         )
+    off = _workflow("table").switched_off(_workflow("project").table_name(read_yaml(Path(args.configfile))))
     sizes = {path: leftovers.size_of(path) for path in found}
+    switched_off = {path for path in found if any(leftovers.is_of(path, name) for name in off)}
+    shown: dict[str, int] = {}
     for path, size in sizes.items():
-        print(f"{size_text(size):>9}  {path}")
-    total = f"{len(found)} left over, {size_text(sum(sizes.values()))}"
+        owner = str(path) if args.paths else leftovers.owner(path, project)
+        owner += "  (switched off with # in the table: stays)" if path in switched_off else ""
+        shown[owner] = shown.get(owner, 0) + size
+    for owner, size in sorted(shown.items(), key=lambda shown: shown[0]):
+        print(f"{size_text(size):>9}  {owner}")
+    if (hidden := Path(".biom3d")).is_dir():
+        report.info(f"replaced models and notes in '{hidden}': {size_text(leftovers.size_of(hidden))}")
+    found = [path for path in found if path not in switched_off]
+    total = f"{len(found)} left over, {size_text(sum(sizes[path] for path in found))}"
     if not found:
         report.info("nothing is left over")
     elif not args.yes:

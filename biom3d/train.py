@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from biom3d.training.group import Group
     from biom3d.training.loop import Compute, Training
 
+SET_ASIDE = 2  # unfinished trainings by other plans that are kept beside a run
 DESCRIPTION = """Train a model on preprocessed data.
 
   --config PLAN              a new training
@@ -432,7 +433,13 @@ def _set_aside_another(run: Path, report: Reporter) -> None:
                 (run / name).rename(aside / name)
     except OSError as error:
         raise output_error(aside, error) from error
-    report.warn(f"'{run}' holds a training by another plan; it is kept as '{aside}', this one starts anew")
+    # under any other name it may be a run of somebody's own
+    others = run.parent.glob(f"{run.name}-[0-9]*") if run.name.endswith(".partial") else iter(())
+    older = sorted(others)[:-SET_ASIDE]
+    for path in older:
+        remove(path)
+    gone = f"; older ones are removed: {', '.join(path.name for path in older)}" if older else ""
+    report.warn(f"'{run}' holds a training by another plan; it is kept as '{aside}', this one starts anew{gone}")
 
 
 def _write_description(job: TrainJob) -> None:

@@ -117,9 +117,12 @@ def test_a_prediction_of_an_image_that_is_gone_is_not_kept(work):
 
 def test_an_unfinished_training_by_another_plan_is_kept_aside(work, capfd):
     Path("out").mkdir()
+    for day in (1, 2, 3):  # set aside before: two are kept, the new one with them
+        Path(f"out/run.partial-2026010{day}-000000").mkdir()
     Path("model/fold_0").rename("out/run.partial")
     before = {path.removeprefix(str(work / "out/run.partial")) for path in contents(work / "out/run.partial")}
     assert import_module("biom3d.train").main([*STEPS["train"], "--fold", "1"]) == 0
     assert "holds a training by another plan; it is kept as 'out/run.partial-" in capfd.readouterr().err
-    aside = next(Path("out").glob("run.partial-*")).resolve()
+    older, aside = sorted(Path("out").resolve().glob("run.partial-*"))
+    assert older.name == "run.partial-20260103-000000"
     assert {path.removeprefix(str(aside)) for path in contents(aside)} == before

@@ -19,9 +19,11 @@ A, B, C = ROWS_OF_TWO
 
 def listed(capsys, *words: str) -> tuple[list[str], str]:
     """Return the paths that the command lists, and what it says."""
-    assert results.main(["--orphans", *words]) == 0
+    assert results.main(["--orphans", "--paths", *words]) == 0
     told = capsys.readouterr()
-    return [line.split(maxsplit=2)[2] for line in told.out.splitlines()], told.err
+    notes = "results: replaced models and notes in '.biom3d': "
+    told_err = "".join(line for line in told.err.splitlines(keepends=True) if not line.startswith(notes))
+    return [line.split(maxsplit=2)[2] for line in told.out.splitlines()], told_err
 
 
 def test_of_a_whole_project_nothing_is_left_over(project, capsys):
@@ -41,6 +43,44 @@ def test_a_row_that_was_removed_leaves_its_results_and_nothing_of_others(project
     assert sorted(found) == sorted(["data/pred/m/C", "results/check/C.json", "results/m/C", *logs])
     assert re.search(r"18 left over, .*B; to move it to a trash folder: biom3d results --orphans --yes", told)
     assert Path("results/m/C").exists()
+
+
+def test_each_owner_has_one_line_and_what_is_switched_off_in_the_table_stays(project, capsys):
+    for name in ("20260101-000000", "20260102-000000"):
+        Path(f"logs/m/fold_1.partial-{name}").mkdir()
+    write_request(ONE_MODEL, [A.replace("m,n", "m"), "#" + B.replace("m,n", "m")])
+    assert results.main(["--orphans"]) == 0
+    told = capsys.readouterr()
+    assert [line.split(maxsplit=2)[2] for line in told.out.splitlines()] == [
+        "model 'm', trainings by other options, set aside",
+        "model 'n'",
+        "row 'B'  (switched off with # in the table: stays)",
+        "row 'C'",
+    ]
+    assert re.search(r"replaced models and notes in '.biom3d': [\d.]+ k?B", told.err)
+    assert results.main(["--orphans", "--yes"]) == 0
+    assert Path("data/pred/m/B").exists()
+    assert not Path("data/pred/m/C").exists()
+
+
+def test_a_replaced_model_is_listed_and_brought_back_beside_the_one_that_replaced_it(rerun, project, stand_in, capsys):
+    rerun(TWO_MODELS.replace("n:\n", "n: {num_steps: 7}\n"))
+    assert results.main(["--replaced"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    name = line.split()[0]
+    assert re.fullmatch(r"n-[0-9a-f]{6}  replaced 20\d\d-\d\d-\d\d \d\d:\d\d  no learning curve", line)
+    assert results.main(["--bring_back", "m"]) == 2
+    assert f"there is no replaced model 'm' (there are: {name})" in capsys.readouterr().err
+    assert results.main(["--bring_back", name]) == 0
+    assert f"{{path: models/{name}}}" in capsys.readouterr().err
+    assert sorted(path.name for path in Path("models", name).iterdir()) == ["fold_0", "fold_1"]
+    assert results.main(["--bring_back", name]) == 0  # it is there already
+    capsys.readouterr()
+    write_request(TWO_MODELS, ROWS_OF_TWO)  # its options are put back
+    assert results.main(["--bring_back", name]) == 0
+    assert "the next `biom3d run` brings it back" in capsys.readouterr().err
+    Path("calls.txt").unlink()
+    assert [line for line in rerun() if line.startswith("train")] == []
 
 
 def test_a_model_and_folds_that_were_removed(project, capsys):

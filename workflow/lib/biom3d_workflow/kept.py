@@ -134,7 +134,7 @@ def take_away(changed: Iterable[tuple[Job, str]]) -> None:
         else:
             _retire(_add(FOLDER / "exchange", job))
             for output in (*job.outputs, *job.temporary):
-                _remove(Path(output))
+                remove(Path(output))
                 records.forget(output)
 
 
@@ -238,14 +238,14 @@ def _restore(entry: Entry) -> None:
     """Put kept results back to their places, with their notes; temporary files of other ones go."""
     for index, output in enumerate(entry.job.outputs):
         target, source = Path(output), entry.folder / str(index)
-        _remove(target)
+        remove(target)
         if os.path.lexists(source):
             target.parent.mkdir(parents=True, exist_ok=True)
             age = source.lstat().st_mtime_ns
             source.rename(target)
             os.utime(target, ns=(age, age), follow_symlinks=False)
     for output in entry.job.temporary:
-        _remove(Path(output))
+        remove(Path(output))
     for output, note in zip((*entry.job.outputs, *entry.job.temporary), entry.notes, strict=True):
         if note is None:
             records.forget(output)
@@ -358,7 +358,8 @@ def _move(source: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file or a folder; nothing there is fine."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

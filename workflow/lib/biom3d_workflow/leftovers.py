@@ -30,6 +30,24 @@ def is_of(path: Path, dataset: str) -> bool:
     return path.name in (dataset, f"{dataset}.partial") or (path.suffix in (*_LOGS, ".json") and path.stem == dataset)
 
 
+def owner(path: Path, project: Project) -> str:
+    """Return whose a leftover is, in words: a row, a model, or a part of a model."""
+    parts = path.parts
+    names = list(parts[3:] if parts[:2] == ("logs", "steps") else parts[2:] if parts[0] == "data" else parts[1:])
+    names[-1] = names[-1].removesuffix(path.suffix) if path.suffix in (*_LOGS, ".json", ".unreadable") else names[-1]
+    names = names[1:] if parts[:2] == ("results", "check") else names
+    *models, last = names
+    if models and (fold := _FOLD.fullmatch(last)):
+        is_set_aside = (fold[2] or "").startswith(".partial-")
+        return f"model '{models[0]}', {'trainings by other options, set aside' if is_set_aside else f'fold {fold[1]}'}"
+    name = last.removesuffix(".partial")
+    if models and name in project.datasets:
+        return f"row '{name}' by model '{models[0]}'"
+    if models or parts[:2] == ("results", "check") or (parts[:2] == ("logs", "steps") and parts[2] == "check"):
+        return f"row '{name}'"
+    return f"model '{name}'"
+
+
 def size_of(path: Path) -> int:
     """Return the bytes of a file, or of all in a folder."""
     if path.is_symlink() or not path.is_dir():
@@ -94,7 +112,10 @@ def _models(project: Project) -> Iterator[Path]:
             if folds or (model / "plan.yaml").is_file():
                 yield model
             continue
-        yield from (path for path, match in folds if int(match[1]) not in project.models[model.name].folds)
+        for path, match in folds:  # a training by other options that was stopped is set aside as fold_K.partial-DATE
+            is_set_aside = (match[2] or "").startswith(".partial-")
+            if is_set_aside or int(match[1]) not in project.models[model.name].folds:
+                yield path
 
 
 def _logs(project: Project) -> Iterator[Path]:

@@ -224,7 +224,7 @@ def load_project(
         return Project(problems=(*problems, *_table_problems(config, look_at_files, locator)))
     defaults = schema.option_defaults() | (config.get("defaults") or {})
     models = {name: _model(name, defaults, options or {}) for name, options in config["models"].items()}
-    table = _table_name(config)
+    table = table_name(config)
     rows, problems = read_table(table)
     datasets = {row.name: row for row in reversed(rows)}
     project = Project(
@@ -286,14 +286,15 @@ def _set_aside(project: Project, rows: Sequence[Dataset], table: str, problems: 
     return replace(project, problems=(*problems, *told), unreadable=unreadable)
 
 
-def _table_name(config: Mapping[str, Any]) -> str:
+def table_name(config: Mapping[str, Any]) -> str:
+    """Return the file of the table."""
     name: str = config.get("datasets", schema.load("config")["properties"]["datasets"]["default"])
     return name
 
 
 def _table_problems(config: Mapping[str, Any], look_at_files: bool, locator: Locator) -> list[Problem]:
     """Return what is wrong with the table where the configuration is not understood: what needs its names only."""
-    table = _table_name(config)
+    table = table_name(config)
     rows, problems = read_table(table) if isinstance(table, str) else ([], [])
     named = config.get("models")
     if isinstance(named, Mapping) and named and all(isinstance(n, str) and GOOD_NAME.fullmatch(n) for n in named):

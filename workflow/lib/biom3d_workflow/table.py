@@ -72,6 +72,15 @@ def read_table(file: str) -> tuple[list[Dataset], list[Problem]]:
     return datasets, problems
 
 
+def switched_off(file: str) -> set[str]:
+    """Return the names of rows that are there behind a #; none where the table cannot be read."""
+    try:
+        rows = [cells for _, cells in _rows(Path(file))]
+    except (OSError, UnicodeDecodeError, xlsx.WorkbookError):
+        return set()
+    return {name for cells in rows if cells and cells[0].startswith("#") and (name := cells[0].lstrip("# "))}
+
+
 def _columns() -> list[str]:
     return list(schema.load("datasets")["properties"])
 
