@@ -44,6 +44,7 @@ CASES = (
     Case(300, (24, 128, 128), (24, 24, 24)),
     Case(300, (8, 1024, 1024), (8, 32, 32)),
     Case(300, (24, 512, 512), (24, 24, 24)),
+    Case(2, (4, 6000, 6000), (4, 512, 512)),
     Case(2, (8, 6000, 6000), (8, 512, 512)),
     Case(2, (64, 6000, 6000), (64, 128, 128)),
     Case(300, (24, 1024, 1024), (24, 24, 24)),
@@ -57,6 +58,7 @@ class Cost:
     wall_s: float
     peak_mb: float
     ended_well: bool
+    cpu_s: float = 0
 
 
 def make_model(case: Case, folder: Path, tree: Path) -> Path:
@@ -111,19 +113,22 @@ def measure(case: Case, model: Path, tree: Path, folder: Path) -> Cost:
             preexec_fn=limit,
         )
         _, status, usage = os.wait4(process.pid, 0)
-    return Cost(time.perf_counter() - start, usage.ru_maxrss * 1024 / 1e6, status == 0)
+    cpu = usage.ru_utime + usage.ru_stime
+    return Cost(time.perf_counter() - start, usage.ru_maxrss * 1024 / 1e6, status == 0, cpu)
 
 
 def table(rows: Sequence[dict]) -> str:
     """Return the rows as a Markdown table."""
-    lines = ["| classes | z x y x x | patch | before | | now | | time |", "|---|---|---|--:|--:|--:|--:|--:|"]
+    lines = ["| classes | z x y x x | patch | before | | now | | time | CPU |", "|---|---|---|--:|--:|--:|--:|--:|--:|"]
     for row in rows:
         case, before, now = row["case"], row["before"], row["now"]
         sizes = " | ".join(" x ".join(map(str, case[key])) for key in ("shape", "patch"))
         old = f"{before['peak_mb']:.0f} MB | {before['wall_s']:.0f} s" if before["ended_well"] else "does not fit |"
         ratio = f"{now['wall_s'] / before['wall_s']:.2f} x" if before["ended_well"] else ""
         new = f"{now['peak_mb']:.0f} MB | {now['wall_s']:.0f} s" if now["ended_well"] else "does not fit |"
-        lines.append(f"| {case['classes']} | {sizes} | {old} | {new} | {ratio} |")
+        both = before["ended_well"] and before.get("cpu_s") and now.get("cpu_s")
+        share = f"{now['cpu_s'] / before['cpu_s']:.2f} x" if both else ""
+        lines.append(f"| {case['classes']} | {sizes} | {old} | {new} | {ratio} | {share} |")
     return "\n".join(lines) + "\n"
 
 

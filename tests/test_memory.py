@@ -1,7 +1,11 @@
+import os
+import re
 import resource
 import subprocess
 import sys
 
+import docker.errors
+import numpy as np
 import pytest
 
 from biom3d.errors import ConfigError
@@ -67,3 +71,29 @@ def test_a_limit_that_is_none_is_refused(asked):
 
 def test_this_process_holds_something():
     assert 1e6 < resident_bytes() < 1e11
+
+
+@pytest.mark.system
+def test_the_limit_of_a_real_container_is_kept_before_anything_is_read(docker_client, cpu_image, tmp_path):
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+        # 4 GB each that lie nowhere: only the header is written
+        shape, kind = (64, 8192, 8192), "<u2" if part == "images" else "|u1"
+        with open(tmp_path / part / "a.npy", "wb") as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": kind, "fortran_order": False, "shape": shape})
+            file.truncate(file.tell() + np.dtype(kind).itemsize * 64 * 8192 * 8192)
+    words = "preprocess --img_path /data/images --msk_path /data/masks --out_dir /data/out --plan_out /data/p.yaml"
+    with pytest.raises(docker.errors.ContainerError) as failed:
+        docker_client.containers.run(
+            cpu_image,
+            ["python", "-m", *f"biom3d.{words}".split()],
+            mem_limit="500m",
+            user=f"{os.getuid()}:{os.getgid()}",
+            volumes={str(tmp_path): {"bind": "/data", "mode": "rw"}},
+            remove=True,
+        )
+    said = failed.value.stderr.decode()
+    assert failed.value.exit_status == 2
+    needed = r"'/data/images/a.npy': its preprocessing needs \d\.\d GB of memory or more, the container allows 0.5 GB"
+    assert re.search(needed, said)
+    assert "Traceback" not in said
