@@ -12,6 +12,7 @@ from biom3d.data.predictions import KINDS, TRAINING, UNKNOWN, read_left_out, rea
 from biom3d.errors import ConfigError, DataError
 from biom3d.events import Reporter
 from biom3d.files import write_csv, write_json
+from biom3d.memory import SHARE, in_gb, memory_limit, resident_bytes
 from biom3d.options import (
     add_coding_options,
     add_key_options,
@@ -162,8 +163,9 @@ def _score_pair(
     pair: "Pair", args: argparse.Namespace, spacing_um: SpacingUm | None, report: Reporter, folder: Path
 ) -> list[Row]:
     from biom3d.data.dataset import place_warnings, read_classes, same_orientation
+    from biom3d.data.labels import describe_values
     from biom3d.data.remarks import tell_remarks
-    from biom3d.metrics import clear_unknown, score_case
+    from biom3d.metrics import HD95_BYTES, clear_unknown, score_case
 
     arrays: list[np.ndarray] = []
     headers: list[Header] = []
@@ -188,11 +190,20 @@ def _score_pair(
     try:
         is_partial = coding.ignore is not None and arrays[0].shape == arrays[1].shape
         known = clear_unknown(*arrays) if is_partial else None
-        scores = score_case(arrays[0], arrays[1], args.num_classes, spacing_um, with_hd95, known)
+        limit, held = memory_limit(None), resident_bytes()
+        room = limit.bytes * SHARE - held
+        scores = score_case(arrays[0], arrays[1], args.num_classes, spacing_um, with_hd95, known, room)
     except DataError as error:
         raise DataError(
             f"case '{pair.name}' ('{pair.first}', '{pair.second}'): {error}; wanted the same grid: is this its truth?"
         ) from error
+    large = [s.label for s in scores if with_hd95 and s.hd95 is None and s.voxels_pred and s.voxels_true]
+    if large:
+        needed = in_gb(held + HD95_BYTES * arrays[0].size)
+        report.warn(
+            f"case '{pair.name}': no HD95 of class {describe_values(large)}: it would take up to {needed} of memory, "
+            f"{limit.who} {in_gb(limit.bytes)}; use a machine with more"
+        )
     kind = read_prediction(pair.first).kind
     return [_row(pair.name, kind, score, COLUMNS[args.function]) for score in scores]
 

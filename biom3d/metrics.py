@@ -9,6 +9,7 @@ Definitions, for one class in one case (P, T: its voxels in prediction and truth
 - A class in neither volume has no score (None, not 1). In one of them only: Dice 0, IoU 0, no HD95.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from biom3d.errors import DataError
 from biom3d.io.mapped import forget_pages, limits
 
 SURFACE_SHARE = 0.95
+HD95_BYTES = 24  # a voxel of the box around a class: masks, surfaces, and the places of the nearest surface
 VOXELS_AT_ONCE = 1 << 22  # counting takes 8 bytes a voxel: 32 MB instead of eight times the volume
 
 
@@ -28,7 +30,7 @@ class ClassScore:
     Attributes:
         label: the class, from 1.
         dice, iou: 0 to 1, None where the class is in neither volume.
-        hd95: in `unit`; None where the class is absent from one volume, or where it was not asked for.
+        hd95: in `unit`; None where the class is absent from one volume, where it was not asked for, or takes too much.
         unit: "µm", or "voxels" where the voxel size is not known.
         equals: share of all voxels where prediction and truth agree about this class.
         voxels_pred, voxels_true: the size of the class in each volume.
@@ -51,13 +53,14 @@ def score_case(
     spacing_um: Sequence[float] | None = None,
     with_hd95: bool = True,
     known: int | None = None,
+    most_bytes: float = math.inf,
 ) -> list[ClassScore]:
     """Score classes 1..num_classes of two label volumes (z, y, x) with values 0..num_classes.
 
     Where the truth is negative nobody has annotated it: there both count as background, and agree about nothing.
     `known` says how many voxels are annotated, where `clear_unknown` has done that already. `spacing_um` is the voxel
-    size (z, y, x) in µm; without it HD95 is in voxels. Raises DataError where the shapes differ or a label is above
-    `num_classes`.
+    size (z, y, x) in µm; without it HD95 is in voxels. A class whose HD95 takes more than `most_bytes` has none.
+    Raises DataError where the shapes differ or a label is above `num_classes`.
     """
     if known is None and true.dtype.kind == "i" and true.size and true.min() < 0 and pred.shape == true.shape:
         pred, true = pred.copy(), true.copy()
@@ -71,8 +74,9 @@ def score_case(
         hd95 = None
         if with_hd95 and in_pred and in_true:
             box = _label_box(pred, true, label)
-            masks = (pred[box] == label, true[box] == label)
-            hd95 = _distance_95(*masks, spacing_um or (1.0, 1.0, 1.0), is_2d=len(pred) == 1)
+            if math.prod(part.stop - part.start for part in box) * HD95_BYTES <= most_bytes:
+                masks = (pred[box] == label, true[box] == label)
+                hd95 = _distance_95(*masks, spacing_um or (1.0, 1.0, 1.0), is_2d=len(pred) == 1)
         scores.append(_class_score(label, int(both), int(in_pred), int(in_true), known, hd95, unit))
     return scores
 

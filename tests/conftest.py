@@ -4,6 +4,7 @@ import signal
 
 import docker
 import pytest
+from hypothesis import settings
 
 from biom3d.events import Reporter
 from biom3d.images.base import ensure_base
@@ -14,6 +15,9 @@ from tests.docker_engine import cpu_image, docker_client, upstream_image
 pytest_plugins = ["tests.rootless"]
 # A shell's background job ignores Ctrl-C, and so would all programs that the tests start from it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# No property is about time, and a busy machine makes any example slow.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 __all__ = ["cpu_image", "docker_client", "upstream_image"]
 

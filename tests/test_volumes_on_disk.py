@@ -1,5 +1,6 @@
 """Steps on volumes that are too large for the memory: the same results, from arrays on disk, few planes at a time."""
 
+import csv
 import hashlib
 import tracemalloc
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from biom3d import eval as evaluation
-from biom3d import preprocess, quality, report
+from biom3d import metrics, preprocess, quality, report
 from biom3d.data import facts, normalise
 from biom3d.export import __main__ as export
 from biom3d.io import Header, mapped, read_labels, write_labels, write_volume
@@ -143,3 +144,15 @@ def test_labels_that_are_floats_are_exported_from_disk(tmp_path, small_memory):
     exported = read_labels(tmp_path / "out" / "0.ome.tif").array
     assert exported.dtype == np.uint8
     np.testing.assert_array_equal(exported, labels.array)
+
+
+def test_scores_without_hd95_where_that_takes_more_memory_than_there_is(tmp_path, monkeypatch, capfd):
+    masks = str(make_set(tmp_path / "set", spacings=(SPACING,)) / "masks")
+    monkeypatch.setattr(metrics, "HD95_BYTES", 1e9)
+    words = (
+        f"--path_pred {masks} --path_lab {masks} --out_csv {tmp_path}/m.csv --num_classes 4 --label_values 1 2 3 255"
+    )
+    assert evaluation.main(words.split()) == 0
+    assert "no HD95 of class 1, 2, 3, 4: it would take up to" in capfd.readouterr().err
+    with open(tmp_path / "m.csv", newline="") as file:
+        assert {(row["dice"], row["hd95_um"]) for row in csv.DictReader(file)} == {("1.0", "")}

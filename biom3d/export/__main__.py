@@ -69,6 +69,7 @@ def export_labels(args: argparse.Namespace, report: Reporter) -> None:
     if found.unused:
         report.warn(f"{len(found.unused)} image(s) without a prediction are left out: {quoted(found.unused)}")
     not_dicom: list[str] = []
+    problems: list[str] = []
     for pair in report.track(found.pairs, "cases", unit="case"):
         for form in dict.fromkeys(args.formats):
             if form == "dicom-seg" and not is_dicom(pair.second):
@@ -76,10 +77,19 @@ def export_labels(args: argparse.Namespace, report: Reporter) -> None:
                 continue
             out = args.out_dir / f"{pair.name}{SUFFIXES[form]}"
             _refuse_input(out, (pair.first, pair.second))
-            _write_labels(form, out, pair.second, pair.first, args.label_name, spacing, names)
+            try:
+                _write_labels(form, out, pair.second, pair.first, args.label_name, spacing, names)
+            except (DataError, MemoryError) as error:  # the others can be done
+                problems.append(
+                    f"'{out.name}': out of memory: {error}" if isinstance(error, MemoryError) else str(error)
+                )
+                continue
             report.event("exported", case=pair.name, format=form, path=str(out))
     if not_dicom:
         report.warn(f"{len(not_dicom)} image(s) are no DICOM, so no DICOM-SEG is written of them: {quoted(not_dicom)}")
+    if problems:
+        count = f"{len(problems)} of {len(found.pairs)} cases cannot be exported; the others are done:"
+        raise DataError(problems[0] if len(found.pairs) == 1 else "\n  ".join([count, *problems]))
     report.info(f"{len(found.pairs)} case(s) exported to '{args.out_dir}'")
     report.event("done", cases=len(found.pairs))
 

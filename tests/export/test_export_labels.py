@@ -254,3 +254,15 @@ def test_a_label_name_that_is_no_name_is_refused(
     make_case(tmp_path, "n1.tif")
     export("--label_name", name, code=2)
     assert "--label_name" in capsys.readouterr().err
+
+
+def test_a_case_that_cannot_be_exported_does_not_stop_the_others(tmp_path: Path, export: Export, capfd) -> None:
+    for name in ("a.tif", "b.tif", "c.tif"):
+        make_case(tmp_path, name)
+    header = Header((1, 5, 20, 29), np.dtype("uint8"), "ZYX", SPACING)
+    write_labels(tmp_path / "pred" / "b.tif", np.zeros((5, 20, 29), np.uint8), header)
+    out = export("--formats", "ome-tiff", code=2)
+    assert sorted(path.name for path in out.iterdir()) == ["a.ome.tif", "c.ome.tif"]
+    said = capfd.readouterr().err
+    assert "1 of 3 cases cannot be exported; the others are done:" in said
+    assert "b.tif' have shape (1, 5, 20, 29)" in said
