@@ -1,5 +1,6 @@
 """DICOM series and DICOM-SEG beside what SimpleITK (GDCM) and highdicom read and write."""
 
+import sys
 import warnings
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from pydicom.encaps import encapsulate
 from pydicom.sr.codedict import codes
 
 from biom3d.data.dataset import same_orientation
-from biom3d.errors import DataError
+from biom3d.errors import ConfigError, DataError
 from biom3d.io import list_volumes, open_volume, passed_over, read_header, read_labels, read_volume, write_labels
 from tests.dicom_files import OBLIQUE, UID, change, file_at, itk_read, write_series
 
@@ -217,6 +218,13 @@ def test_many_frames_in_one_file_are_a_volume(tmp_path, array):
     np.testing.assert_array_equal(ours.array, series.array)
     assert ours.header.spacing_um == series.header.spacing_um
     np.testing.assert_allclose(ours.header.extra["affine"], series.header.extra["affine"])
+
+
+def test_without_pydicom_it_says_what_to_install(tmp_path, array, monkeypatch):
+    write_series(tmp_path / "a", array)
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(ConfigError, match=r"DICOM needs pydicom; install it: pip install 'biom3d-workflow\[dicom\]'"):
+        read_header(tmp_path / "a")
 
 
 # DICOM-SEG

@@ -1,5 +1,6 @@
 """OME-Zarr behind a real web server on loopback: only what is needed travels, once; all that goes wrong is one line."""
 
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from biom3d import check
-from biom3d.errors import DataError
+from biom3d.errors import ConfigError, DataError
 from biom3d.io import list_volumes, open_volume, read_header, read_labels, read_volume, volume_name, write_volume
 from biom3d.io.ome_zarr import write_image
 from tests.web_server import Server, serve
@@ -131,3 +132,9 @@ def test_what_cannot_be_reached_is_one_line_with_the_url(name, said, capsys):
 
 def test_an_image_at_a_url_is_a_list_of_one(url):
     assert [volume_name(path) for path in list_volumes(url)] == ["a"]
+
+
+def test_without_obstore_it_says_what_to_install(url, monkeypatch):
+    monkeypatch.setitem(sys.modules, "obstore.store", None)
+    with pytest.raises(ConfigError, match=r"a URL need obstore; install it: pip install 'biom3d-workflow\[urls\]'"):
+        read_header(url)
