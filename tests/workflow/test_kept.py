@@ -173,6 +173,28 @@ def test_more_epochs_go_on_with_the_trained_model(rerun, project, stand_in):
     assert rerun(long) == []
 
 
+def test_folds_of_two_kinds_are_never_one_model(rerun, project, stand_in):
+    """A retraining of which one fold fails: the model that is there stays the old one, and the new fold is not lost."""
+    short, long = (TWO_MODELS.replace("n:\n", f"n: {{num_epochs: {number}}}\n") for number in (3, 5))
+    rerun(short)
+    Path(FOLDS[1], "BROKEN").touch()  # the longer training goes on with what is here
+    before = state(FOLDS[0])
+    Path("calls.txt").unlink()
+    write_request(long, ROWS_OF_TWO)
+    result = run_snakemake("--cores", "2", "--keep-going", PYTHONPATH=str(stand_in))
+    assert result.returncode == 1
+    assert "train n 0: trained anew; waits until all folds are" in result.stderr
+    assert "pred" not in [line.split()[0] for line in Path("calls.txt").read_text().splitlines()]
+    assert state(FOLDS[0]) == before
+    Path(FOLDS[1], "BROKEN").unlink()
+    Path("calls.txt").unlink()
+    trained = [line for line in rerun(long) if line.startswith("train")]
+    assert [f"--run_dir {FOLDS[1]} " in line for line in trained] == [True]
+    assert state(FOLDS[0]) != before
+    Path("calls.txt").unlink()
+    assert rerun(long) == []
+
+
 def test_a_dry_run_removes_nothing(rerun, project, stand_in):
     before = state(*FOLDS, "data/pred/n/B")
     write_request(OTHER, ROWS_OF_TWO)

@@ -83,12 +83,13 @@ def keep(jobs: Iterable[Job]) -> None:
 
 def settle(say: Say) -> None:
     """See what became of the last run's jobs: what is whole stays, what is not gives way to what was there before."""
-    back, taken = [], []
+    back, taken, old = [], [], []
     for job in _jobs_of_run():
         entry = _read(KEPT / job.place)
         if _is_untouched(job, entry):
             for output in job.outputs:
                 records.mark_complete(output)
+            old.append(job)
         elif _is_whole(job, entry):
             _retire(entry)
         elif _is_made_unseen(job, entry):
@@ -98,12 +99,37 @@ def settle(say: Say) -> None:
         elif entry:
             _restore(entry)
             back.append(job)
+    waiting = [fold for job in (*old, *back) if job.rule == "train" for fold in _keep_together(job)]
     shutil.rmtree(KEPT, ignore_errors=True)
     shutil.rmtree(EARLIER, ignore_errors=True)
     RUN.unlink(missing_ok=True)
-    for jobs, text in ((taken, "ended well when Snakemake no longer saw it; taken"), (back, "kept as it was before")):
+    for jobs, text in (
+        (taken, "ended well when Snakemake no longer saw it; taken"),
+        (back, "kept as it was before"),
+        (waiting, "trained anew; waits until all folds are, with the old ones in its place; the next run takes it"),
+    ):
         for line in _count(jobs):
             say(f"{line}: {text}")
+
+
+def _keep_together(job: Job) -> list[Job]:
+    """Let the other folds of a model be as the old one that `job` makes anew and has not: a model is of one kind.
+
+    The new ones lie among the replaced ones, from where a run brings them back that still wants them.
+    """
+    changed = []
+    wanted = _of_all_folds(records.identity(records.read(job.outputs[0])))
+    for entry in list(entries(REPLACED / "train" / job.wildcards[0])) if wanted else ():
+        there = records.identity(records.read(entry.job.outputs[0]))
+        is_old = _of_all_folds(entry.identity) == wanted
+        if entry.job.wildcards != job.wildcards and is_old and there and _of_all_folds(there) != wanted:
+            _exchange(entry)
+            changed.append(entry.job)
+    return changed
+
+
+def _of_all_folds(identity: str | None) -> str:
+    return (identity or "").rpartition("; fold ")[0]
 
 
 def bring_back(identify: Identify, say: Say) -> list[tuple[Job, str]]:
