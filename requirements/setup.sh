@@ -62,6 +62,10 @@ fi
 say "making .venv with $("$python" -V) from requirements/$build.lock: 1 to 3 minutes, once"
 rm -f .venv/.ready-*
 "$python" -m venv --clear .venv
-if [ "$build" = cpu ]; then install_torch; fi
+if [ "$build" = cpu ]; then
+    say "1 of 2: PyTorch for CPUs; .venv takes 2 GB in the end"
+    install_torch
+fi
+say "$([ "$build" = cpu ] && echo "2 of 2: " || true)$(grep -c '==' "requirements/$build.lock") packages of the lock file; nothing is printed meanwhile"
 install --require-hashes --requirement "requirements/$build.lock"
 touch "$stamp"
