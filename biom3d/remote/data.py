@@ -221,26 +221,34 @@ def get(host: Host, path: str, target: Path, say: Say) -> Path:
     return final
 
 
-def note_residents(host: Host, wanted: Mapping[str, IsWanted], folder: Path, say: Say) -> None:
+def note_residents(host: Host, wanted: Mapping[str, IsWanted], folder: Path, say: Say) -> dict[str, str]:
     """Ask what lies at each path below the working folder there, and write that down below `folder` where it is new.
+
+    Returns the paths of which nothing can be used, and why.
 
     Raises:
         ConfigError: the host is this machine.
-        DataError: something is not there, or holds no file that is wanted.
     """
     workdir = _workdir(host)
     sent: set[str] = set()
+    lost: dict[str, str] = {}
     for path, is_wanted in wanted.items():
-        manifest = residents_of(host).describe(path, is_wanted, say)
+        try:
+            manifest = residents_of(host).describe(path, is_wanted, say)
+        except DataError as error:
+            lost[path] = str(error)
+            continue
         sent.add("/".join(PurePosixPath(path).parts[:2]))
         if not manifest.files:
-            raise DataError(f"{host.name}: there is nothing to use in '{path}' in '{workdir}'; was it sent whole?")
+            lost[path] = f"{host.name}: there is nothing to use in '{path}' in '{workdir}'; was it sent whole?"
+            continue
         is_known = (folder / stand_in(path)).exists()
         if write_manifest(manifest, folder):
             size = size_text(manifest.size)
             say(f"{path}: {len(manifest.files)} file(s), {size}, on {host.name}{', changed there' if is_known else ''}")
     for top in sorted(sent):
         _tell_if_changed(host, top, say)
+    return lost
 
 
 def _tell_if_changed(host: Host, name: str, say: Say) -> None:

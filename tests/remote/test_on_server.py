@@ -88,5 +88,5 @@ def test_data_and_a_model_on_the_server_give_the_same_results(client, account, p
     assert "predict" in planned.stdout
     shutil.rmtree(place / "data/new/masks")
     refused = run_snakemake(*options(client), "-n")
-    assert "there is no 'data/new/masks' in" in refused.stdout
+    assert "there is no 'data/new/masks' in" in refused.stdout + refused.stderr
     assert "Traceback" not in refused.stdout + refused.stderr

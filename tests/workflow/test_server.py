@@ -7,7 +7,7 @@ import pytest
 from biom3d_workflow import server
 from biom3d_workflow.invocation import LOOKS, UNKNOWN, VENV, find_server, has_containers, read_options
 from biom3d_workflow.outcome import plan_rows, plan_steps
-from biom3d_workflow.project import load_project
+from biom3d_workflow.project import load_project, without_lost
 
 from biom3d.remote import manifest, runtime
 from tests.workflow.conftest import ROOT, run_snakemake, write_request
@@ -40,6 +40,20 @@ def test_a_small_file_stands_for_each_path(project_of):
     assert project.inputs(project.datasets["X"]) == (["data/x/images.server.json"], ["data/x/masks.server.json"])
     assert project.inputs(project.datasets["A"])[0] == [f"data/a/images/{name}.tif" for name in "123"]
     assert sorted(project.on_server()) == ["data/x/images", "data/x/masks"]
+
+
+def test_what_is_missing_there_fails_its_row_alone(project_of):
+    project = without_lost(project_of(), {"data/x/images": "gpu1: there is no 'data/x/images'"})
+    assert project.unreadable == {"X": "images: gpu1: there is no 'data/x/images'"}
+    assert (project.pairs(), project.trainable()) == ([], ["m"])
+    assert project.inputs(project.datasets["X"]) == ([], [])
+
+
+def test_a_missing_model_or_nothing_left_refuses_the_run(project_of):
+    with pytest.raises(ValueError, match="no model"):
+        without_lost(project_of(MODEL, [THERE]), {"logs/m/fold_0": "no model"})
+    with pytest.raises(ValueError, match="no images"):
+        without_lost(project_of(MODEL, [THERE]), {"data/x/images": "no images"})
 
 
 def test_a_data_set_may_have_no_masks(project_of):

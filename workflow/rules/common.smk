@@ -20,7 +20,7 @@ from biom3d_workflow.invocation import (
 )
 from biom3d_workflow.outcome import Run, find_unfinished
 from biom3d_workflow.problems import report_text
-from biom3d_workflow.project import load_project, wildcard
+from biom3d_workflow.project import load_project, wildcard, without_lost
 from biom3d_workflow.software import find_software, step_numbers
 
 snakemake_patches.rerun_by_identity()
@@ -97,10 +97,10 @@ def find_identities():
 
 
 def look_at_server(wanted):
-    """Ask what the data on the server are now, before Snakemake asks what is new."""
+    """Ask what the data on the server are now, before Snakemake asks what is new; return what is missing, and why."""
     settings = server_settings() if wanted else None
     if settings is None or settings is UNKNOWN:
-        return
+        return {}
     from biom3d.errors import Biom3dError
     from biom3d.remote.data import note_residents
     from biom3d.remote.handover import lend
@@ -110,9 +110,20 @@ def look_at_server(wanted):
 
     try:
         with lend(settings, Path.cwd()) as host:
-            note_residents(host, wanted, Path.cwd(), say)
+            return note_residents(host, wanted, Path.cwd(), say)
     except Biom3dError as error:
         raise ConfigurationError(str(error)) from None
+
+
+def leave_out(lost):
+    """A data set that is not there fails alone."""
+    try:
+        project = without_lost(PROJECT, lost) if lost else PROJECT
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
+    for why in lost.values():
+        print(f"warning: {why}; the other rows go on", file=sys.stderr)
+    return project
 
 
 def forget_other_servers():
@@ -173,7 +184,7 @@ if obstacle := find_obstacle():
 prefer_this_python()
 PROJECT = load_checked_project()
 IMAGE, LEARNER = find_images()
-look_at_server(PROJECT.on_server())
+PROJECT = leave_out(look_at_server(PROJECT.on_server()))
 forget_other_servers()
 RUN = Run(PROJECT)
 IDENTITIES = find_identities()

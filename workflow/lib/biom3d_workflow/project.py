@@ -286,6 +286,25 @@ def _set_aside(project: Project, rows: Sequence[Dataset], table: str, problems: 
     return replace(project, problems=(*problems, *told), unreadable=unreadable)
 
 
+def without_lost(project: Project, lost: Mapping[str, str]) -> Project:
+    """Leave out the data sets of which the server has nothing to use now.
+
+    `lost`: paths there, and why. Raises ValueError where it is a model that is missing, or nothing is left.
+    """
+    unreadable = {
+        row.name: f"{column}: {lost[path]}"
+        for row in project.datasets.values()
+        for column, path in (("masks", row.masks), ("images", row.images))
+        if row.is_on_server and path in lost
+    }
+    sets = {path for row in project.datasets.values() if row.is_on_server for path in (row.images, row.masks)}
+    others = [why for path, why in lost.items() if path not in sets]
+    found = {**project.unreadable, **unreadable}
+    if others or len(found) == len(project.datasets):
+        raise ValueError("\n".join(others or lost.values()))
+    return replace(project, unreadable=found)
+
+
 def table_name(config: Mapping[str, Any]) -> str:
     """Return the file of the table."""
     name: str = config.get("datasets", schema.load("config")["properties"]["datasets"]["default"])
