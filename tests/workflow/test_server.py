@@ -186,7 +186,7 @@ def test_what_counts_there_is_what_would_count_here(tmp_path, name):
 def test_a_profile_without_a_server_is_refused_at_the_door(folder, profile, option):
     write_request("models: {m: }", [HERE, THERE], HEADER)
     done = run_snakemake("--workflow-profile", str(ROOT / "profiles" / profile), *option)
-    lines = (done.stderr + done.stdout).split("ConfigurationError:\n")[1].splitlines()
+    lines = [line for line in (done.stderr + done.stdout).splitlines() if not line.startswith("Using workflow")]
     assert (done.returncode, len(lines)) == (1, 1)
     assert lines[0].startswith(f"{TABLE}:3: location: data set 'X' lies on the server; give a profile whose executor ")
 
@@ -209,6 +209,5 @@ def test_a_host_that_cannot_be_reached_is_told_before_anything_starts(folder):
     Path("none").touch()
     words = ["--host-address", "127.0.0.1", "--host-port", "1", "--host-config", "none"]
     done = run_snakemake("--workflow-profile", str(ROOT / "profiles/docker"), *words, "-n")
-    message = done.stdout.split("ConfigurationError:\n")[1]
-    assert message.startswith("127.0.0.1: nothing listens")
+    assert "\n127.0.0.1: nothing listens" in f"\n{done.stdout}"
     assert "Traceback" not in done.stdout + done.stderr
