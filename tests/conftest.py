@@ -12,7 +12,7 @@ from biom3d.images.plan import plan_base
 from biom3d.images.table import load_table
 from tests.docker_engine import cpu_image, docker_client, upstream_image
 
-pytest_plugins = ["tests.rootless"]
+pytest_plugins = ["tests.rootless", "tests.leftovers"]
 # A shell's background job ignores Ctrl-C, and so would all programs that the tests start from it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # No property is about time, and a busy machine makes any example slow.

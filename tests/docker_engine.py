@@ -37,7 +37,7 @@ def running_dockerd(
             "Docker and let DOCKER_HOST name its socket"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    short = Path(tempfile.mkdtemp(prefix="engine-"))  # a socket's path has at most 107 characters
+    short = Path(tempfile.mkdtemp(prefix="b3d-engine-"))  # a socket's path has at most 107 characters
     socket = str(short / "socket") if beside else DEFAULT_SOCKET
     command = ["dockerd", "--host", f"unix://{socket}", "--pidfile", str(folder / "dockerd.pid")]
     if beside:

@@ -5,7 +5,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -13,6 +12,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+
+from tests.leftovers import make_folder
 
 ROOT = Path(__file__).parents[1]
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "ip")
@@ -107,7 +108,7 @@ def running_slurm(plugin: Path) -> Iterator[Cluster]:
             f"{', '.join(missing) or 'root'}; run requirements/system.sh as root"
         )
     with ExitStack() as stack:
-        folder = Path(tempfile.mkdtemp(prefix="b3d-slurm-", dir="/tmp"))
+        folder = make_folder("slurm")
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         cluster = Cluster(folder, _make_network(stack, folder), plugin)
         _write_config(folder)

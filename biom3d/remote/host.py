@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from biom3d.remote.held import Held
 
 Say = Callable[[str], None]  # takes a line for the person who waits
+FULL_BYTES = 2**16  # less is free: the disk is full
 
 
 @dataclass(frozen=True)

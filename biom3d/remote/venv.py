@@ -15,7 +15,7 @@ from biom3d.errors import ConfigError, HostError
 from biom3d.remote import gpus, venv_lines
 from biom3d.remote.ends import GRACE_S, REMOVED, End
 from biom3d.remote.follow import Follower, shown_line
-from biom3d.remote.host import Entry, Finished, Host, Mount, Say
+from biom3d.remote.host import FULL_BYTES, Entry, Finished, Host, Mount, Say
 from biom3d.remote.job import FOLDER, WORK
 from biom3d.remote.processes import find_marked, mark
 from biom3d.remote.runtime import VENV, Capacity, Found, Launch, Seen, Software, seen, seen_running, starter, utc
@@ -165,6 +165,8 @@ class Venv:
     def _ask(self, line: str, stdin: bytes = b"") -> Finished:
         done = self._host.run(line, stdin=stdin)
         if done.code:
+            if self._host.free_bytes() < FULL_BYTES:
+                raise HostError(f"{self._host.name}: the disk there is full ({self._host.root}); free some space")
             raise HostError(
                 f"{self._host.name}: a command failed there with exit code {done.code}:"
                 f" {shown(done.err) or 'no message'}; run: biom3d remote doctor"

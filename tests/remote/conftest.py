@@ -1,5 +1,4 @@
 import shutil
-import tempfile
 import uuid
 from pathlib import Path
 
@@ -7,6 +6,7 @@ import pytest
 
 from biom3d.remote.ssh import SSHHost
 from biom3d.remote.ssh_config import SSHSettings
+from tests.leftovers import make_folder
 from tests.remote.proxy import FaultProxy
 from tests.remote.server import Account, Server, make_key
 
@@ -46,7 +46,7 @@ def account():
 
 @pytest.fixture(scope="session")
 def server():
-    folder = Path(tempfile.mkdtemp(prefix="b3d-sshd-", dir="/tmp"))
+    folder = make_folder("sshd")
     server = Server(folder)
     yield server
     server.stop()

@@ -6,12 +6,13 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+
+from tests.leftovers import make_folder
 
 SSHD = "/usr/sbin/sshd"
 PASSWORD = "not a secret: it opens a test account"
@@ -80,7 +81,7 @@ class Account:
 
     def __init__(self, password: str = PASSWORD) -> None:
         self.name = f"b3d{uuid.uuid4().hex[:8]}"
-        self.home = Path(tempfile.mkdtemp(prefix="b3d-home-", dir="/tmp"))
+        self.home = make_folder("home")
         secret = run("openssl", "passwd", "-6", password).strip()
         run("useradd", "-M", "-d", self.home, "-s", "/bin/sh", "-p", secret, self.name)
         shutil.chown(self.home, self.name, self.name)

@@ -13,7 +13,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter, defaultdict
@@ -32,6 +31,7 @@ from biom3d.remote.containers import Containers
 from biom3d.remote.job import EXIT
 from biom3d.remote.venv import Venv
 from tests.docker_engine import answering
+from tests.leftovers import make_folder, remove_leftovers
 from tests.remote.machine import Machine
 from tests.remote.server import Account, make_key, names_in
 from tests.remote.soak_people import PATIENCE, Person, Project
@@ -414,7 +414,7 @@ FAULTS: dict[str, Callable[[Soak], str]] = {
 
 def soak(wish: Wish, source: object, image: str, keep: bool = False) -> tuple[list[str], Counter[str], Path]:
     """Do it all; return what is wrong, the faults done by kind, and the folder with all that was said."""
-    folder = Path(tempfile.mkdtemp(prefix="b3d-soak-", dir="/tmp"))
+    folder = make_folder("soak")
     folder.chmod(0o755)
     one = Soak(folder, wish, image)
     wrong = ["it did not come to its end"]
@@ -436,6 +436,7 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=30)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
+    remove_leftovers()
     client = answering()
     assert client, "no container engine answers, of which the soak takes the image"
     table = load_table()

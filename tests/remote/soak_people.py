@@ -64,7 +64,8 @@ rule job:
 EXPLAINED = {
     "Ctrl-C": "stopp",
     "cancel": "cancelled with 'biom3d remote cancel' by",
-    "full disk": r"disk there is full|No space left on device|MB free in",
+    # Where its log is on that disk, and it is free again, nobody can know any more.
+    "full disk": r"disk there is full|disk that is full|No space left on device|MB free in|exit 1; it keeps no log|no message",
     "damage": "was damaged on the host after it was sent, and is whole here",
 }
 KILLING = {"kill of a container", "restart of the engine", "power cut", "damage"}
@@ -73,7 +74,7 @@ SAID_ONLY_IF = {
     r"connection lost": CUTTING,
     r"killed from outside": KILLING,
     r"cancelled with": {"cancel"},
-    r"disk there is full|No space left on device|MB free in": {"full disk"},
+    r"disk there is full|disk that is full|No space left on device|MB free in": {"full disk"},
     r"was damaged on the host": {"damage"},
     r"is not what it was": {"damage"},
     r"out of memory|time limit": set(),

@@ -24,7 +24,7 @@ def nothing_left(account):
     """What a test leaves, as one does that presses Ctrl-C twice, is not in the way of the next."""
     yield
     for name in ("stopped", "arrays", "fold 0", "fold 1", "fold 2"):
-        for container in our_containers(name):
+        for container in our_containers(name, account):
             container.remove(force=True)
     shutil.rmtree(account.home / "stopped", ignore_errors=True)
 
@@ -100,9 +100,10 @@ def start_snakemake(folder: Path, client, image: str, snakefile: str = SNAKEFILE
     return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def our_containers(name: str) -> list:
+def our_containers(name: str, account) -> list:
     every = docker.from_env().containers.list(all=True, filters={"label": f"{LABEL}.name={name}"}, ignore_removed=True)
-    return list(every)
+    # Those of another run of the tests beside this one have the same names.
+    return [one for one in every if any(str(account.home) in mount["Source"] for mount in one.attrs["Mounts"])]
 
 
 def test_ctrl_c_stops_the_containers_and_the_next_run_goes_on(tmp_path, client, with_engine, base_image, account):
@@ -112,7 +113,7 @@ def test_ctrl_c_stops_the_containers_and_the_next_run_goes_on(tmp_path, client, 
     running.send_signal(signal.SIGINT)
     said, _ = running.communicate(timeout=60)
     assert "Traceback" not in said
-    assert our_containers("stopped") == []
+    assert our_containers("stopped", account) == []
     done = start_snakemake(tmp_path, client, base_image)
     said, _ = done.communicate(timeout=60)
     assert done.returncode == 0, said

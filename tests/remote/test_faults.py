@@ -28,6 +28,7 @@ from biom3d.remote.job import Resources
 from biom3d.remote.lifecycle import Runner
 from biom3d.remote.ssh import SSHHost
 from tests.docker_engine import running_dockerd
+from tests.leftovers import make_folder
 from tests.remote.conftest import Client
 from tests.remote.interrupted import interrupt_each_member
 from tests.remote.server import Account, Server, end_sessions, names_in, wait_for
@@ -338,10 +339,18 @@ def test_a_container_out_of_memory_is_told_and_goes_on_with_more(far):
     far.assert_clean()
 
 
-def test_an_engine_that_is_restarted_is_found_again(make_far, tmp_path, docker_client, base_image, account):
-    data, socket = tmp_path / "images", tmp_path / "socket"
+@pytest.fixture
+def socket(account) -> Iterator[Path]:
+    """Where an engine of our own is found; not below pytest's folder, which each pytest that starts closes again."""
+    folder = make_folder("socket")
+    folder.chmod(0o755)
+    yield folder / "socket"
+    shutil.rmtree(folder)
+
+
+def test_an_engine_that_is_restarted_is_found_again(make_far, tmp_path, docker_client, base_image, account, socket):
+    data = tmp_path / "images"
     far = make_far(engine_socket=str(socket))
-    open_to(account, socket.parent)
     with engine_at(socket, tmp_path / "one", data, account) as client:
         copy_image(base_image, docker_client, client)
         thread = far.begin(COUNTED + TWICE, "out runs")
@@ -353,10 +362,11 @@ def test_an_engine_that_is_restarted_is_found_again(make_far, tmp_path, docker_c
         far.assert_clean()
 
 
-def test_after_a_power_cut_of_the_host_the_job_starts_again(make_far, tmp_path, docker_client, base_image, account):
-    data, socket = tmp_path / "images", tmp_path / "socket"
+def test_after_a_power_cut_of_the_host_the_job_starts_again(
+    make_far, tmp_path, docker_client, base_image, account, socket
+):
+    data = tmp_path / "images"
     far = make_far(engine_socket=str(socket))
-    open_to(account, socket.parent)
     with engine_at(socket, tmp_path / "one", data, account) as client:
         copy_image(base_image, docker_client, client)
         thread = far.begin(COUNTED + TWICE, "out runs")
@@ -399,13 +409,6 @@ def engine_at(socket: Path, folder: Path, data: Path, account: Account) -> Itera
         socket.unlink(missing_ok=True)
         socket.symlink_to(real)
         yield client
-
-
-def open_to(account: Account, folder: Path) -> None:
-    """Let the account look into a folder of pytest's."""
-    for parent in (folder, *folder.parents):
-        if parent.owner() == "root" and parent != Path("/") and parent != Path("/tmp"):
-            parent.chmod(0o755)
 
 
 def test_a_missing_output_is_an_error_though_the_job_ended_well(far):

@@ -4,15 +4,14 @@ import contextlib
 import os
 import shutil
 import subprocess
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from biom3d.errors import HostError
 from biom3d.remote.ssh import SSHHost
 from biom3d.remote.ssh_config import Hop, SSHSettings
+from tests.leftovers import make_folder
 from tests.remote.server import PASSWORD, Account, Server, make_key, run
 
 pytestmark = pytest.mark.system  # a real sshd, accounts, name spaces: as root
@@ -25,7 +24,7 @@ NETS = ("10.199.1", "10.199.2", "10.199.3")
 def chain(account, key):
     """Three hosts in a row; yields their servers."""
     names = [f"b3d{os.getpid()}{part}" for part in ("a", "b", "c")]
-    folder = Path(tempfile.mkdtemp(prefix="b3d-jump-", dir="/tmp"))
+    folder = make_folder("jump")
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, folder)
         for name in names:

@@ -8,7 +8,6 @@ import pwd
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import types
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from biom3d.remote.lifecycle import Runner
 from biom3d.remote.table import TEMPLATES
 from biom3d.remote.template import Template
 from biom3d.server.gatefile import render_gate
+from tests.leftovers import make_folder
 from tests.remote.server import Account, Server, make_key
 
 SOCKET = "/var/run/docker.sock"
@@ -58,7 +58,7 @@ def unchecked(template: Template, *arguments: object) -> str:
 def opened(server: Server, account: Account, name: str = "anna") -> "Iterator[Door]":
     """A person's door, while the block lasts."""
     # Below a folder that the account can enter: its key's forced command runs as the account.
-    folder = Path(tempfile.mkdtemp(prefix="b3d-gate-", dir="/tmp"))
+    folder = make_folder("gate")
     folder.chmod(0o755)
     door = Door(server, account, folder / "etc", name)
     yield door
