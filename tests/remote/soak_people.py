@@ -65,7 +65,7 @@ EXPLAINED = {
     "Ctrl-C": "stopp",
     "cancel": "cancelled with 'biom3d remote cancel' by",
     # Where its log is on that disk, and it is free again, nobody can know any more.
-    "full disk": r"disk there is full|disk that is full|No space left on device|MB free in|exit 1; it keeps no log|no message",
+    "full disk": r"disk (there|that) is full|No space left on device|MB free in|exit 1; it keeps no log|no message",
     "damage": "was damaged on the host after it was sent, and is whole here",
 }
 KILLING = {"kill of a container", "restart of the engine", "power cut", "damage"}
@@ -187,14 +187,14 @@ class Project:
 
     def words(self) -> list[str]:
         """Return the person's command."""
-        settings = {"host": "server", "config": self.client.config, "key-file": self.folder / "client/key"}
+        settings = {"address": "server", "config": self.client.config, "key-file": self.folder / "client/key"}
         settings |= {"port": self.line.port, "workdir": self.workdir}
         if self.machine.has_engine:
             settings |= {"engine-socket": self.machine.socket, "image": self.image}
         else:
             settings |= {"runtime": "venv", "venv": self.machine.environment}
-        line = [sys.executable, "-m", "snakemake", "--executor", "ssh", "--jobs", str(AT_ONCE), "--nolock"]
-        line += [word for name, value in settings.items() for word in (f"--ssh-{name}", str(value))]
+        line = [sys.executable, "-m", "snakemake", "--executor", "host", "--jobs", str(AT_ONCE), "--nolock"]
+        line += [word for name, value in settings.items() for word in (f"--host-{name}", str(value))]
         return [*line, "--keep-going", "--rerun-incomplete", "--directory", str(self.folder), "--snakefile"]
 
     def _insist(self) -> None:
