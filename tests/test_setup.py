@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-TARGETS = ["help", "setup", "slurm", "demo", "run", "report", "test", "lint", "bench", "lock", "clean"]
+TARGETS = ["help", "setup", "slurm", "demo", "run", "report", "test", "lint", "soak", "bench", "lock", "clean"]
 
 
 def locked(name: str) -> dict[str, list[str]]:

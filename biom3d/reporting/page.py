@@ -18,7 +18,7 @@ from biom3d.reporting.results import DONE, TROUBLE, Line, Pair, Picture, Quality
 from biom3d.reporting.trainings import Training, read_trainings
 
 if TYPE_CHECKING:
-    from markupsafe import Markup
+    from jinja2.utils import markupsafe  # type: ignore[attr-defined]
 
 # Bytes of all small pictures; written as text they are a third larger. Up to some hundred data sets the worst picture
 # of each is there; others only while the page stays below 10 MB.
@@ -229,11 +229,12 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _breakable(text: object) -> "Markup":
+def _breakable(text: object) -> "markupsafe.Markup":
     """Escape a name, and let lines end after the marks in it and not within its words."""
-    from markupsafe import Markup
+    # it is Jinja's, and no package that we ask for
+    from jinja2.utils import markupsafe  # type: ignore[attr-defined]
 
-    return Markup("<wbr>").join(re.split(r"(?<=[_./-])(?!$)", str(text)))
+    return markupsafe.Markup("<wbr>").join(re.split(r"(?<=[_./-])(?!$)", str(text)))
 
 
 def trouble_of(lines: Sequence[Line]) -> list[Line]:
