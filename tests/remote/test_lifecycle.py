@@ -425,21 +425,24 @@ def test_a_container_that_another_client_has_made_is_not_taken_away_before_it_st
     monkeypatch.setattr(lifecycle, "STARTING_S", 60.0 if starts else 1.0)
     dying = Dying(contained.host, starts)
     other = Runner(contained.host, contained.folder / ".other", runtime=dying)
-    spec = contained.spec("echo once >> out")
-    arguments = (HostError, other.run, spec, contained.folder, print, threading.Event())
+    shell = "while [ ! -e go ]; do sleep 0.05; done; echo once >> out"
+    arguments = (HostError, other.run, contained.spec(shell), contained.folder, print, threading.Event())
     first = threading.Thread(target=pytest.raises, args=arguments)
     first.start()
     assert dying.has_made.wait(60)
-    second, errors = in_thread(contained, "echo once >> out")
+    second, errors = in_thread(contained, shell)
     until(lambda: any("another client" in line for line in contained.lines), "the second client's word")
-    if not starts:
-        second.join(60)
+    if starts:
+        dying.may_go_on.set()
+    word = "runs already" if starts else "started in"
+    until(lambda: any(word in line for line in contained.lines), "the end of its wait")
+    (work,) = contained.work_folders()
+    (work / "go").touch()
+    second.join(60)
     dying.may_go_on.set()
     first.join(60)
-    second.join(60)
     assert errors == []
     assert contained.text() == "once\n"
-    assert any("runs already" in line for line in contained.lines) == starts
     assert contained.containers() == []
 
 
