@@ -28,6 +28,7 @@ LOOKED_AT = 3  # masks
 FEW = 3  # values: they may be kinds of objects even if each is of one piece, as organs are
 PIECES = 1.5  # a value, on average; an object may be cut by another, or be drawn badly
 MAX_KINDS = 254  # the limit of num_classes
+IGNORED = 255  # what many programs write where nobody annotated
 MINUTES = 30
 TELLS_NOTHING = ("images", "image", "imgs", "img", "raw", "data", "stacks", "volumes", "input", "inputs")
 TABLE = """\
@@ -39,10 +40,15 @@ TABLE = """\
 
 @dataclass(frozen=True)
 class Labels:
-    """What the masks hold: single objects with a number each, or kinds of objects."""
+    """What the masks hold: single objects with a number each, or kinds of objects.
+
+    `values` are those of the kinds where they are not 1, 2, ...; `ignored` seems to say that nobody annotated a voxel.
+    """
 
     instances: bool = False
     num_classes: int = 1
+    values: tuple[int, ...] = ()
+    ignored: int | None = None
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -112,31 +118,45 @@ def _look_at(images: Path, masks: Path | None, report: "Reporter") -> Labels:
     files = list_volumes(masks)
     labels = find_labels(files)
     what = "a number for each object" if labels.instances else f"{labels.num_classes} kind(s) of objects"
-    report.info(f"{count} images, {len(files)} masks, which hold {what}")
+    if labels.values:
+        what += f", as {', '.join(map(str, labels.values))}"
+    elif labels.num_classes > 1:
+        what += " (if they number single objects, write `instances: true` into config.yaml)"
+    report.info(f"{count} images, {len(files)} masks, which seem to hold {what}")
+    if labels.ignored is not None:
+        report.info(f"value {labels.ignored} is taken for 'not annotated'; if it is an object, edit config.yaml")
     return labels
 
 
 def find_labels(masks: Sequence[Path]) -> Labels:
-    """Decide from a few masks what their values mean: several of one piece each number objects, others are kinds."""
+    """Decide from a few masks what their values mean: several of one piece each number objects, others are kinds.
+
+    255 far above all others, and negative values, are taken for voxels that nobody annotated.
+    """
     import cc3d
     import numpy as np
 
     from biom3d.io import read_labels
 
     objects: set[int] = set()
-    pieces = numbers = 0
+    pieces = numbers = lowest = 0
     for path in masks[:LOOKED_AT]:
         labels = read_labels(path).array[0]
+        lowest = min(lowest, int(labels.min(initial=0)))
         values = np.unique(labels[labels > 0])
         objects |= set(map(int, values))
         numbers += len(values)
         pieces += int(cc3d.connected_components(labels, return_N=True)[1])
-    highest = max(objects, default=0)
-    if len(objects) <= 1:
-        return Labels()
-    if highest > MAX_KINDS or (len(objects) > FEW and pieces <= PIECES * numbers):
-        return Labels(instances=True)
-    return Labels(num_classes=highest)
+    ignored = lowest if lowest < 0 else None
+    if IGNORED in objects and 0 < max(objects - {IGNORED}, default=0) < IGNORED // 2:
+        ignored, objects = IGNORED, objects - {IGNORED}
+    kinds = tuple(sorted(objects))
+    if len(kinds) <= 1:
+        return Labels(ignored=ignored)
+    if kinds[-1] > MAX_KINDS or (len(kinds) > FEW and pieces <= PIECES * numbers):
+        return Labels(instances=True, ignored=ignored)
+    has_gaps = kinds[-1] > len(kinds)
+    return Labels(num_classes=len(kinds), values=kinds if has_gaps else (), ignored=ignored)
 
 
 def config_text(sources: Path, model: str, labels: Labels, has_gpu: bool) -> str:
@@ -148,6 +168,11 @@ def config_text(sources: Path, model: str, labels: Labels, has_gpu: bool) -> str
     if labels.num_classes > 1:
         lines += ["    # The masks seem to hold kinds of objects. If they number single ones: instances: true instead."]
         lines += [f"    num_classes: {labels.num_classes}"]
+    if labels.values:
+        lines += [f"    label_values: {list(labels.values)}"]
+    if labels.ignored is not None:
+        lines += ["    # Voxels of this value seem not to be annotated: they teach nothing and count nowhere."]
+        lines += [f"    ignore_label: {labels.ignored}"]
     lines += [f"    instances: {str(labels.instances).lower()}"]
     if not has_gpu:
         lines += ["    # No graphics card was found: this gives a first result. Take both out for one that counts."]

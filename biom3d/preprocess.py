@@ -139,7 +139,8 @@ def preprocess(args: argparse.Namespace, report: Reporter) -> tuple[Plan, Output
         write_folds(Path(folders.folds), split)
         _tell_unlearned(split, Path(folders.foreground), plan.folds, report)
         parts = {one.volume.name: [split[name] for name in one.names] for one in done}
-        write_training_set(record_file, with_folds([one.volume for one in done], parts, plan.normalisation.scheme))
+        record = with_folds([one.volume for one in done], parts, plan.normalisation.scheme)
+        write_training_set(record_file, dataclasses.replace(record, arrays=digest))
         if plan.fingerprint is not None:
             facts = dataclasses.replace(plan.fingerprint, class_voxels=totals, digest=digest, left_out=left_out)
             plan = dataclasses.replace(plan, fingerprint=facts)

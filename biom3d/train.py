@@ -369,6 +369,7 @@ def _load_cases(job: TrainJob) -> "tuple[list[Case], list[Case]]":
     from biom3d.data.folds import read_split
 
     data = job.data
+    _refuse_arrays_of_another(job)
     split = read_split(Path(data.folds), job.fold)
     training, validation = ([_load_case(job, name) for name in names] for names in split)
     for case in [*training, *validation]:
@@ -384,6 +385,20 @@ def _load_cases(job: TrainJob) -> "tuple[list[Case], list[Case]]":
                 "set num_classes in the plan or preprocess again"
             )
     return training, validation
+
+
+def _refuse_arrays_of_another(job: TrainJob) -> None:
+    """Raise DataError where the arrays were made anew, for another plan, since this plan was."""
+    from biom3d.data.learned import NAME, read_training_set
+
+    record = read_training_set(Path(job.data.folds).with_name(NAME))
+    planned = job.plan.fingerprint.digest if job.plan.fingerprint else ""
+    if record is not None and record.arrays and planned and record.arrays != planned:
+        raise DataError(
+            f"the preprocessed arrays beside '{job.data.folds}' are those of another plan, not of this one: preprocess "
+            "was run again since, on other images, masks or options; train with its plan, or preprocess again with "
+            "--base_config and this one"
+        )
 
 
 def _load_case(job: TrainJob, filename: str) -> "Case":

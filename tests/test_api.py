@@ -3,6 +3,7 @@
 import doctest
 import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,16 @@ def test_arrays_teach_as_their_files_do(folder):
         number = path.stem[-3:]
         twin = from_arrays.parent / f"data/images/volume_0{number}.npy"
         assert np.array_equal(np.load(path), np.load(twin))
+
+
+def test_a_plan_is_not_trained_on_the_arrays_of_another(folder):
+    options = {"num_epochs": 1, "num_steps": 2, "width": 4}
+    shutil.copy(api.preprocess("images", "masks", "shared", **options), "first.yaml")
+    few = [sorted((folder / name).iterdir())[:2] for name in ("images", "masks")]
+    second = api.preprocess(*few, "shared", **options)
+    with pytest.raises(DataError, match="are those of another plan"):
+        api.train("first.yaml", "mixed")
+    assert api.train(second, "second").is_dir()
 
 
 def test_scores_of_arrays_and_files_are_the_same(folder):

@@ -45,6 +45,7 @@ class TrainingSet:
         is_complete: False where it started from a model that has no record.
         fold: which fold this run kept for validation; None before it is trained.
         scheme: how intensities were brought to a common scale, see `Normalisation`.
+        arrays: hash of the preprocessed arrays, that of their plan's fingerprint; "" where nobody recorded it.
     """
 
     volumes: tuple[LearnedVolume, ...] = ()
@@ -52,6 +53,7 @@ class TrainingSet:
     is_complete: bool = True
     fold: int | None = None
     scheme: str = "zscore"
+    arrays: str = ""
 
     def shapes(self) -> set[Shape]:
         """Return the shapes of all volumes: a volume of another one is none of them."""
@@ -107,7 +109,8 @@ def parse_training_set(text: str, where: str) -> TrainingSet:
         earlier = {str(digest): tuple(map(int, shape)) for digest, shape in (content.get("earlier") or {}).items()}
         fold = content.get("fold")
         complete, scheme = bool(content.get("is_complete")), str(content.get("scheme", "zscore"))
-        return TrainingSet(volumes, earlier, complete, None if fold is None else int(fold), scheme)
+        arrays = str(content.get("arrays") or "")
+        return TrainingSet(volumes, earlier, complete, None if fold is None else int(fold), scheme, arrays)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"'{where}' is damaged ({error!r}); copy the model again, or remove this file") from error
 

@@ -85,6 +85,8 @@ def export_labels(args: argparse.Namespace, report: Reporter) -> None:
                 )
                 continue
             report.event("exported", case=pair.name, format=form, path=str(out))
+    if args.formats == ["dicom-seg"] and len(not_dicom) == len(found.pairs):
+        raise DataError(f"no image in '{args.path_in}' is DICOM, so no DICOM-SEG can be written; take other --formats")
     if not_dicom:
         report.warn(f"{len(not_dicom)} image(s) are no DICOM, so no DICOM-SEG is written of them: {quoted(not_dicom)}")
     if problems:

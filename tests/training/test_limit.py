@@ -69,7 +69,8 @@ def test_another_training_from_the_plan_in_the_model_folder_is_equal(limited, da
 
 def test_a_killed_one_goes_on_with_the_length_it_had(tmp_path, data):
     make_plan_file(tmp_path / "plan.yaml", ENDLESS)
-    command = [sys.executable, "-m", "biom3d.train", "--config", tmp_path / "plan.yaml", "--data_dir", data]
+    alike = ["--threads", "1"]  # bits depend on it, and an earlier test may have set it in this process
+    command = [sys.executable, "-m", "biom3d.train", "--config", tmp_path / "plan.yaml", "--data_dir", data, *alike]
     process = subprocess.Popen([*command, "--run_dir", tmp_path / "run"], stderr=subprocess.DEVNULL)
     log, deadline = tmp_path / "run.partial" / "log" / "log.csv", time.monotonic() + 120
     while not log.exists() and process.poll() is None and time.monotonic() < deadline:
@@ -77,11 +78,11 @@ def test_a_killed_one_goes_on_with_the_length_it_had(tmp_path, data):
     process.send_signal(signal.SIGKILL)
     process.wait()
     before = load_plan(tmp_path / "run.partial" / "plan.yaml")
-    assert run(tmp_path / "plan.yaml", data, tmp_path / "run") == 0
+    assert run(tmp_path / "plan.yaml", data, tmp_path / "run", *alike) == 0
     after = load_plan(tmp_path / "run" / "plan.yaml")
     assert (after.fitted_from, after.num_steps) == (before.fitted_from, before.num_steps)
     assert before.num_epochs in (after.num_epochs, *(length for _, length in after.earlier_lengths))
-    assert run(tmp_path / "run" / "plan.yaml", data, tmp_path / "again") == 0
+    assert run(tmp_path / "run" / "plan.yaml", data, tmp_path / "again", *alike) == 0
     assert same(weights(tmp_path / "again"), weights(tmp_path / "run"))
 
 

@@ -121,7 +121,7 @@ def mask(path, labels):
 
 def boxes(*values):
     """Return labels with a box for each value; equal values are pieces of one."""
-    labels = np.zeros((8, 8, 4 * len(values)), np.uint16)
+    labels = np.zeros((8, 8, 4 * len(values)), np.int16)
     for number, value in enumerate(values):
         labels[2:6, 2:6, 4 * number + 1 : 4 * number + 3] = value
     return labels
@@ -135,6 +135,11 @@ def boxes(*values):
         ([1, 2, 3, 4, 5], Labels(instances=True)),
         ([1, 300], Labels(instances=True)),
         ([1, 2], Labels(num_classes=2)),  # organs
+        ([1, 4], Labels(num_classes=2, values=(1, 4))),
+        ([1, 255], Labels(ignored=255)),
+        ([1, 2, 255, 255], Labels(num_classes=2, ignored=255)),
+        ([1, 2, 3, 4, 5, 255], Labels(instances=True, ignored=255)),
+        ([1, -1], Labels(ignored=-1)),
         ([1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3, 4], Labels(num_classes=4)),
     ],
 )
@@ -144,7 +149,10 @@ def test_numbers_of_objects_are_told_from_kinds_of_objects(values, labels, tmp_p
 
 @pytest.mark.parametrize("has_gpu", [True, False])
 def test_a_machine_without_a_graphics_card_gets_a_short_training(has_gpu):
-    config = yaml.safe_load(config_text(CHECKOUT, "m", Labels(num_classes=2), has_gpu))
+    labels = Labels(num_classes=2, values=(1, 4), ignored=255)
+    config = yaml.safe_load(config_text(CHECKOUT, "m", labels, has_gpu))
     short = {} if has_gpu else {"folds": 2, "max_minutes": 30}
-    assert config["models"] == {"m": {"num_classes": 2, "instances": False, **short}}
+    assert config["models"] == {
+        "m": {"num_classes": 2, "label_values": [1, 4], "ignore_label": 255, "instances": False, **short}
+    }
     assert config["defaults"] == yaml.safe_load((CHECKOUT / "config/config.yaml").read_text())["defaults"]
