@@ -16,7 +16,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -107,13 +107,20 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
 
 @contextmanager
 def work_folder(beside: Path | str | None) -> Iterator[Path]:
-    """Yield a folder for large arrays, next to the file that will be written; without one, where the system has it."""
-    if beside is None:
-        with tempfile.TemporaryDirectory(prefix="biom3d-") as name:
-            yield Path(name)
-    else:
-        with scratch_folder(Path(beside).parent) as folder:
-            yield folder
+    """Yield a folder for large arrays, next to the file that will be written; without one, where the system has it.
+
+    Raises:
+        OutputError: it cannot be made, so neither can the file.
+    """
+    with ExitStack() as stack:
+        if beside is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="biom3d-")))
+        else:
+            try:
+                folder = stack.enter_context(scratch_folder(Path(beside).parent))
+            except OSError as error:
+                raise output_error(Path(beside), error) from error
+        yield folder
 
 
 def _remove_surely(folder: Path) -> None:

@@ -55,7 +55,7 @@ class TrainJob:
     weights_from: Path | None = None
     any_length: bool = False
     precision: str = "auto"
-    earlier: Path | None = None  # a finished, shorter training to go on with
+    earlier: Path | None = None  # a finished training, as long or shorter, to go on with
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -92,8 +92,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--continue_from",
         metavar="RUN",
-        help="with --run_dir: go on with the epochs of this finished model folder, if its plan is the same but for "
-        "fewer epochs; it is only read",
+        help="with --run_dir: go on with the epochs of this finished model folder, if its plan and arrays are the same "
+        "but for fewer epochs; with as many it is taken as it is; it is only read",
     )
     add_compute_options(parser)
     parser.add_argument("--meeting", type=Path, help=argparse.SUPPRESS)  # of the processes that --processes starts
@@ -298,9 +298,10 @@ def _with_length(
 
     if not is_open(job.plan):
         return job
-    left = last_path(job.run, job.plan.desc)
-    if left.is_file() and (plan := restored(job.plan, load_checkpoint(left, compute.device).get("plan", {}))):
-        return dataclasses.replace(job, plan=plan)
+    for run in filter(None, (job.run, job.earlier)):
+        left = last_path(run, job.plan.desc)
+        if left.is_file() and (plan := restored(job.plan, load_checkpoint(left, compute.device).get("plan", {}))):
+            return dataclasses.replace(job, plan=plan)
     speed = measure_speed(job.plan, job.fold, cases, job.run, compute)
     plan = fit_length(job.plan, speed)
     report.info(f"max_minutes: {plan.why['num_epochs']}")
@@ -308,7 +309,10 @@ def _with_length(
 
 
 def _continued(job: TrainJob, group: "Group", report: Reporter) -> TrainJob:
-    """Return the job as it goes on with an earlier, shorter training, whose state is copied to where it works."""
+    """Return the job as it goes on with an earlier training, whose state is copied to where it works.
+
+    One of the same plan, arrays and length is complete: it is taken as it is.
+    """
     if job.earlier is None:
         return job
     import torch
@@ -317,9 +321,10 @@ def _continued(job: TrainJob, group: "Group", report: Reporter) -> TrainJob:
 
     desc = job.plan.desc
     saved = load_checkpoint(last_path(job.earlier, desc), torch.device("cpu"))
-    plan = continued(job.plan, known_facts(saved.get("plan", {})))
+    found = known_facts(saved.get("plan", {}))
+    plan = job.plan if found == plan_facts(job.plan) else continued(job.plan, found)
     if plan is None:
-        report.info(f"'{job.earlier}' is of another plan or not shorter; this training starts anew")
+        report.info(f"'{job.earlier}' is of another plan, of other images or longer; this training starts anew")
         return job
     facts = plan_facts(plan)
     left = last_path(job.run, desc)
@@ -328,7 +333,10 @@ def _continued(job: TrainJob, group: "Group", report: Reporter) -> TrainJob:
         if (job.run / "model").exists():
             _set_aside_another(job.run, report)
         _copy_state(job, saved, facts)
-        report.info(f"goes on with the {len(saved['rows'])} epochs of '{job.earlier}', to {plan.num_epochs}")
+        if len(saved["rows"]) < plan.num_epochs:
+            report.info(f"goes on with the {len(saved['rows'])} epochs of '{job.earlier}', to {plan.num_epochs}")
+        else:
+            report.info(f"'{job.earlier}' is this training, of the same arrays; it is taken as it is")
     return dataclasses.replace(job, plan=plan)
 
 

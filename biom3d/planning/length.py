@@ -114,7 +114,7 @@ def shortened(plan: Plan, done: int, num_epochs: int) -> Plan:
 
 
 def continued(plan: Plan, facts: dict[str, Any]) -> Plan | None:
-    """Return the plan as it goes on with a shorter training of the plan that `facts` tell; None where that differs.
+    """Return the plan as it goes on with a training whose plan `facts` tell; None where that differs or is longer.
 
     The optimiser stays that of the shorter one, unless the plan was asked for another: it may have been chosen for
     the number of epochs.
@@ -125,12 +125,15 @@ def continued(plan: Plan, facts: dict[str, Any]) -> Plan | None:
     may_differ = ("num_epochs", "earlier_lengths", *LEARNING)
     wanted = {key: value for key, value in dataclasses.asdict(plan).items() if key not in (*NO_FACTS, *may_differ)}
     asked = [name for name in LEARNING if getattr(plan.request, name, None) is not None]
-    if length >= plan.num_epochs or any(facts[name] != getattr(plan, name) for name in asked):
+    if length > plan.num_epochs or any(facts[name] != getattr(plan, name) for name in asked):
         return None
     if any(facts.get(key) != value for key, value in wanted.items()):
         return None
-    earlier = (*((until, before) for until, before in facts["earlier_lengths"]), (length, length))
-    reason = f"{plan.num_epochs} were asked for; the first {length} are those of a finished training"
+    earlier = tuple((until, before) for until, before in facts["earlier_lengths"])
+    if length < plan.num_epochs:
+        earlier = (*earlier, (length, length))
+    first = earlier[-1][0] if earlier else length
+    reason = f"{plan.num_epochs} were asked for; the first {first} are those of a finished training"
     learning = {name: facts[name] for name in LEARNING}
     return dataclasses.replace(plan, earlier_lengths=earlier, why=plan.why | {"num_epochs": reason}, **learning)
 

@@ -136,7 +136,7 @@ def test_a_folder_that_is_a_link_is_followed(ssh_host, put, workdir, said):
 def test_a_folder_without_anything_wanted_is_told(ssh_host, put, tmp_path, said):
     wanted = {PATH: lambda name: False, "data/none": every, f"{PATH}/a.tif": every}
     lost = note_residents(ssh_host, wanted, tmp_path, said.append)
-    assert [(path, "nothing to use" in why, "there is no" in why) for path, why in lost.items()] == [
+    assert [(path, "nothing to use" in why, "there is no '" in why) for path, why in lost.items()] == [
         (PATH, True, False),
         ("data/none", False, True),
     ]

@@ -163,11 +163,30 @@ def test_a_killed_longer_training_goes_on_where_it_was(tmp_path, plan_file, data
     assert same(weights(tmp_path / "long"), weights(tmp_path / "whole"))
 
 
+def test_the_same_training_is_taken_as_it_is(tmp_path, plan_file, data, longer, capfd):
+    """Also one that had gone on with a shorter one, which its plan tells."""
+    assert run(plan_file, data, tmp_path / "short") == 0
+    assert run(longer, data, tmp_path / "long", "--continue_from", str(tmp_path / "short")) == 0
+    for plan, name in ((plan_file, "short"), (longer, "long")):
+        capfd.readouterr()
+        assert run(plan, data, tmp_path / f"{name}-again", "--continue_from", str(tmp_path / name)) == 0
+        told = capfd.readouterr().err
+        assert f"'{tmp_path / name}' is this training, of the same arrays; it is taken as it is" in told
+        assert "loss" not in told  # no epoch
+        best = [tmp_path / folder / "model/boxes_best.pth" for folder in (name, f"{name}-again")]
+        assert best[0].read_bytes() == best[1].read_bytes()
+        assert curve(tmp_path / name) == curve(tmp_path / f"{name}-again")
+        for file in ("plan.yaml", "log/training_set.json"):
+            one, other = (tmp_path / folder / file for folder in (name, f"{name}-again"))
+            assert one.exists() == other.exists()
+            assert not one.exists() or one.read_text() == other.read_text()
+
+
 def test_what_is_not_the_same_but_shorter_is_not_gone_on_with(tmp_path, plan_file, data, longer, capfd):
     make_plan_file(tmp_path / "other.yaml", dataclasses.replace(REQUEST, seed=1, num_epochs=1))
     assert run(tmp_path / "other.yaml", data, tmp_path / "other") == 0
     assert run(longer, data, tmp_path / "long", "--continue_from", str(tmp_path / "other")) == 0
-    assert "is of another plan or not shorter; this training starts anew" in capfd.readouterr().err
+    assert "is of another plan, of other images or longer; this training starts anew" in capfd.readouterr().err
     assert load_plan(tmp_path / "long/plan.yaml").earlier_lengths == ()
 
 

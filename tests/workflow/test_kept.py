@@ -173,6 +173,16 @@ def test_more_epochs_go_on_with_the_trained_model(rerun, project, stand_in):
     assert rerun(long) == []
 
 
+def test_a_fold_that_is_missing_trains_no_other_again(rerun, project, stand_in):
+    """Its arrays are made anew, so Snakemake trains all; the step takes what is there if its arrays are the same."""
+    rerun(TWO_MODELS)
+    for words, offered in (((), [True, False]), (("--forcerun", "logs/n/plan.yaml"), [False, False])):
+        Path("calls.txt").unlink(missing_ok=True)
+        shutil.rmtree(FOLDS[1])
+        trained = sorted(line for line in rerun(TWO_MODELS, ROWS_OF_TWO, *FOLDS, *words) if line.startswith("train"))
+        assert [f"--continue_from .biom3d/earlier/{FOLDS[0]}" in line for line in trained] == offered
+
+
 def test_folds_of_two_kinds_are_never_one_model(rerun, project, stand_in):
     """A retraining of which one fold fails: the model that is there stays the old one, and the new fold is not lost."""
     short, long = (TWO_MODELS.replace("n:\n", f"n: {{num_epochs: {number}}}\n") for number in (3, 5))

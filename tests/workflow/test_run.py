@@ -195,3 +195,15 @@ def test_half_annotated_stacks_of_one_folder_get_masks_and_an_honest_score(tmp_p
     assert (row["kind"], row["cases"]) == ("cross-validated", "3")
     told = Path("logs/steps/check/mine.log").read_text()
     assert "3 of 6 images have a mask: these teach and are scored, the others are segmented only" in told
+
+
+def test_a_fold_that_is_missing_trains_no_other_again(done):
+    folder, _ = done
+    best = folder / "logs/tiny/fold_0/model/tiny_best.pth"
+    before = best.read_bytes()
+    shutil.rmtree(folder / "logs/tiny/fold_1")
+    run_snakemake("logs/tiny/fold_0", "logs/tiny/fold_1", "--workflow-profile", str(ROOT / "profiles/local"))
+    assert best.read_bytes() == before
+    text = (folder / "logs/steps/train/tiny/fold_0.log").read_text()
+    assert "is this training, of the same arrays; it is taken as it is" in text
+    assert (folder / "logs/tiny/fold_1/model/tiny_best.pth").is_file()

@@ -244,7 +244,7 @@ def checks_of(names, is_made):
 
 
 def earlier_run_of(wildcards):
-    """The shorter training that a longer one goes on with, see `kept.offer_earlier`."""
+    """The same training, which is taken, or a shorter one, to go on with, see `kept.offer_earlier`."""
     run = kept.EARLIER / f"logs/{wildcards.model}/fold_{wildcards.fold}"
     return [str(run)] if LEARNER.is_ours and run.is_dir() else []
 

@@ -183,9 +183,12 @@ else:
     orphans.end(Path.cwd(), say)
     set_right()
     kept.offer_earlier(
-        (run, IDENTITIES.of("train", name, str(fold)))
-        for name in PROJECT.trainable()
-        for fold, run in zip(PROJECT.models[name].folds, PROJECT.models[name].runs)
+        (
+            (run, IDENTITIES.of("train", name, str(fold)))
+            for name in PROJECT.trainable()
+            for fold, run in zip(PROJECT.models[name].folds, PROJECT.models[name].runs)
+        ),
+        is_forced=bool(OPTIONS.forceall or OPTIONS.forcerun or OPTIONS.force),
     )
     kept.offer_predictions(
         (f"data/pred/{model}/{name}", IDENTITIES.of("predict", model, name), files)

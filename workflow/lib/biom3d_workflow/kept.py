@@ -23,7 +23,7 @@ from biom3d_workflow.identity import fact, longer
 
 FOLDER = Path(".biom3d")
 KEPT, REPLACED, RUN = FOLDER / "kept", FOLDER / "replaced", FOLDER / "run.json"
-# Shorter trainings, for the longer ones to go on with, and predictions of a part: inputs, while outputs are removed.
+# Trainings, as long or shorter, to take or to go on with, and predictions of a part: inputs, while outputs are removed.
 EARLIER = FOLDER / "earlier"
 ENTRY = "entry.json"
 STAY = ("preprocess", "train")  # rules whose replaced results stay: small, and dear
@@ -184,17 +184,18 @@ def _retire(entry: Entry | None) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def offer_earlier(runs: Iterable[tuple[str, str]]) -> None:
-    """Lay trained folders where a longer training finds them, which is asked for now.
+def offer_earlier(runs: Iterable[tuple[str, str]], is_forced: bool) -> None:
+    """Lay trained folders where the step finds them that trains the same, or the same for longer.
+
+    It takes as it is what is of the same arrays: preprocessing that runs again, for a fold that is missing or for
+    images that were only touched, is no reason to train again. Where somebody asked for that (`is_forced`) it does.
 
     `runs`: each model folder, and what it is to be made of.
     """
     for run, wanted in runs:
-        if (
-            Path(run).is_dir()
-            and not records.is_incomplete(run)
-            and longer(records.identity(records.read(run)), wanted)
-        ):
+        there = records.identity(records.read(run))
+        is_same = there == wanted and not is_forced
+        if Path(run).is_dir() and not records.is_incomplete(run) and (is_same or longer(there, wanted)):
             (EARLIER / run).parent.mkdir(parents=True, exist_ok=True)
             link(Path(run), EARLIER / run)
 
