@@ -1,20 +1,10 @@
-"""The soak in small: each kind of fault once. `make soak` is the long one."""
+"""The judge of the soak finds what is not true. The soak itself, `make soak`, strikes at random times and is not here."""
 
 from collections import Counter
 
 import pytest
 
-from tests.remote.soak import FAULTS, Wish, soak
 from tests.remote.soak_people import untruths
-
-pytestmark = pytest.mark.system
-
-
-def test_faults_of_all_kinds_lose_nothing_and_leave_nothing(docker_client, base_image):
-    wish = Wish(minutes=1.0, jobs=12, faults=len(FAULTS), seed=2)
-    wrong, faults, folder = soak(wish, docker_client, base_image)
-    assert wrong == [], folder
-    assert sum(faults.values()) >= 8  # some find nothing at work any more
 
 
 @pytest.mark.parametrize(

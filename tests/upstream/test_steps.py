@@ -36,8 +36,16 @@ def dataset() -> Dataset:
     [
         (preprocess.build_parser(), commands.preprocess(MODEL, [dataset()]), [*PATHS, "--desc", "m"]),
         (train.build_parser(), commands.train(MODEL), ["--config", "p", "--data_dir", "d", "--run_dir", "r"]),
-        (pred.build_parser(), commands.predict(MODEL, dataset()), ["--log", "r", "--out_dir", "o", "--threads", "8"]),
-        (evaluate.build_parser(), commands.evaluate(MODEL, dataset()), ["--path_pred", "p", "--out_csv", "c"]),
+        (
+            pred.build_parser(),
+            commands.predict(MODEL, dataset(), is_ours=False),
+            ["--log", "r", "--out_dir", "o", "--threads", "8"],
+        ),
+        (
+            evaluate.build_parser(),
+            commands.evaluate(MODEL, dataset(), is_ours=False),
+            ["--path_pred", "p", "--out_csv", "c"],
+        ),
     ],
 )
 def test_the_options_of_the_rules_are_taken(parser, words, rest):
