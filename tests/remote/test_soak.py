@@ -1,4 +1,4 @@
-"""The judge of the soak finds what is not true. The soak itself, `make soak`, strikes at random times and is not here."""
+"""The judge of the soak finds what is not true. `make soak` itself strikes at random times, and is not run here."""
 
 from collections import Counter
 
