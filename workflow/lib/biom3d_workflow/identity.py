@@ -189,10 +189,9 @@ class Identities:
         known = self._of_its_note(found) if model in self.project.stuck else None
         return _digest([known or _text(self._training(model))])
 
-    def _of_its_note(self, model: Model) -> str | None:
+    def _of_its_note(self, model: Model) -> str:
         """Return what a model that is there was made of: its data cannot be looked at now, and it is used as it is."""
-        text = records.identity(records.read(model.runs[0]))
-        return text and text.removeprefix(MARK).rpartition("; fold ")[0]
+        return of_all_folds(records.identity(records.read(model.runs[0]))).removeprefix(MARK)
 
     def _short(self, rule: str, *subject: str) -> str:
         return _digest([self.of(rule, *subject)])
@@ -233,6 +232,11 @@ def fact(text: str, name: str) -> str:
     """Return one fact of a text, such as that of its model; empty if it names none."""
     facts = text.removeprefix(MARK).split("; ")
     return next((each.removeprefix(f"{name} ") for each in facts if each.startswith(f"{name} ")), "")
+
+
+def of_all_folds(identity: str | None) -> str:
+    """Return what the folds of a model have in common of what one is made of; nothing where that is not known."""
+    return (identity or "").rpartition("; fold ")[0]
 
 
 def longer(old: str | None, new: str) -> tuple[int, int] | None:

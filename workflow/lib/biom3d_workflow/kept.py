@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from biom3d_workflow import records
-from biom3d_workflow.identity import fact, longer
+from biom3d_workflow.identity import fact, longer, of_all_folds
 
 FOLDER = Path(".biom3d")
 KEPT, REPLACED, RUN = FOLDER / "kept", FOLDER / "replaced", FOLDER / "run.json"
@@ -118,18 +118,14 @@ def _keep_together(job: Job) -> list[Job]:
     The new ones lie among the replaced ones, from where a run brings them back that still wants them.
     """
     changed = []
-    wanted = _of_all_folds(records.identity(records.read(job.outputs[0])))
+    wanted = of_all_folds(records.identity(records.read(job.outputs[0])))
     for entry in list(entries(REPLACED / "train" / job.wildcards[0])) if wanted else ():
         there = records.identity(records.read(entry.job.outputs[0]))
-        is_old = _of_all_folds(entry.identity) == wanted
-        if entry.job.wildcards != job.wildcards and is_old and there and _of_all_folds(there) != wanted:
+        is_old = of_all_folds(entry.identity) == wanted
+        if entry.job.wildcards != job.wildcards and is_old and there and of_all_folds(there) != wanted:
             _exchange(entry)
             changed.append(entry.job)
     return changed
-
-
-def _of_all_folds(identity: str | None) -> str:
-    return (identity or "").rpartition("; fold ")[0]
 
 
 def bring_back(identify: Identify, say: Say) -> list[tuple[Job, str]]:
@@ -196,8 +192,7 @@ def offer_earlier(runs: Iterable[tuple[str, str]], is_forced: bool) -> None:
         there = records.identity(records.read(run))
         is_same = there == wanted and not is_forced
         if Path(run).is_dir() and not records.is_incomplete(run) and (is_same or longer(there, wanted)):
-            (EARLIER / run).parent.mkdir(parents=True, exist_ok=True)
-            link(Path(run), EARLIER / run)
+            _offer(run)
 
 
 def offer_predictions(predictions: Iterable[tuple[str, str, Sequence[str]]]) -> None:
@@ -214,8 +209,12 @@ def offer_predictions(predictions: Iterable[tuple[str, str, Sequence[str]]]) -> 
         if old is None or fact(old, "model") != fact(wanted, "model") or records.is_incomplete(folder):
             continue
         if old != wanted or any(_is_newer(image, made) for image in images):
-            (EARLIER / folder).parent.mkdir(parents=True, exist_ok=True)
-            link(Path(folder), EARLIER / folder)
+            _offer(folder)
+
+
+def _offer(folder: str) -> None:
+    (EARLIER / folder).parent.mkdir(parents=True, exist_ok=True)
+    link(Path(folder), EARLIER / folder)
 
 
 def _is_newer(image: str, made: float) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from biom3d_workflow import kept, replaces
-from biom3d_workflow.identity import MARK
+from biom3d_workflow.identity import MARK, of_all_folds
 
 MODELS = Path("models")  # where a version is laid, for `path:` of a model
 
@@ -43,7 +43,7 @@ def find(folder: Path = kept.REPLACED) -> list[Version]:
     for entry in kept.entries(folder):
         if entry.job.rule == "train":
             model, fold = entry.job.wildcards
-            made_of = (entry.identity or "").removeprefix(MARK).rpartition("; fold ")[0]
+            made_of = of_all_folds(entry.identity).removeprefix(MARK)
             found.setdefault((model, made_of), {})[fold] = entry
     versions = [
         Version(
@@ -63,7 +63,7 @@ def is_asked_for(version: Version, identify: Callable[..., str]) -> bool:
         wanted = [identify("train", version.model, fold) for fold in version.folds]
     except KeyError:  # no such model any more
         return False
-    return all(text.removeprefix(MARK).rpartition("; fold ")[0] == version.made_of for text in wanted)
+    return all(of_all_folds(text).removeprefix(MARK) == version.made_of for text in wanted)
 
 
 def lay_out(version: Version) -> Path:
